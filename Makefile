@@ -1,0 +1,49 @@
+# Two commands matter: `make serve` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test lint bench gpu soak chaos demo-model clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "tenantry: making the environment in $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --progress-bar on --disable-pip-version-check torch==2.13.0
+	@$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP) ## make the environment from pinned versions
+
+serve: $(STAMP) ## serve the demo: two tenants, their adapters, keys and curl lines
+	@exec $(BIN)/tenantry serve --demo
+
+lint: $(STAMP) ## ruff, strict types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PYTHONPATH=.src $(BIN)/lint-imports
+
+test: lint ## the whole suite
+	@$(BIN)/python -m pytest -m "not soak and not chaos and not gpu"
+
+bench: $(STAMP) ## every benchmark, each beside its floor and its peers
+	@$(BIN)/python -m benchmarks.run
+
+gpu: $(STAMP) ## kernel tests and benchmarks on a CUDA device (Triton's interpreter without one)
+	@$(BIN)/python -m pytest -m gpu tests/kernels
+
+soak: $(STAMP) ## long simulations
+	@$(BIN)/python -m pytest -m soak
+
+chaos: $(STAMP) ## long kill -9 campaigns
+	@$(BIN)/python -m pytest -m chaos
+
+demo-model: $(STAMP) ## retrain the demo's base, draft model and adapters
+	@$(BIN)/python examples/demo/make_demo.py
+
+clean: ## remove the environment and local data
+	rm -rf $(VENV) .data

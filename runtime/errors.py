@@ -1,0 +1,45 @@
+"""The runtime's errors, as one tree.
+
+RuntimeRefusal                     an answer to a caller: names the field at fault
+├── InvalidNamespace
+├── InvalidRequest                 a number or list out of bounds (400)
+├── ContextExceeded                prompt + max_tokens over the context (400)
+├── AdapterUnavailable             blob missing, corrupt, or can never fit (409/503)
+├── QueueFull                      too many waiting requests (503)
+└── EngineUnavailable              the engine is away or died under the request (503)
+"""
+
+
+class RuntimeRefusal(Exception):
+    """`code` is stable and machine-readable; `param` is the request field at fault, or None."""
+
+    code = "runtime_refusal"
+
+    def __init__(self, param: str | None, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+        self.message = message
+
+
+class InvalidNamespace(RuntimeRefusal):
+    code = "invalid_namespace"
+
+
+class InvalidRequest(RuntimeRefusal):
+    code = "invalid_request"
+
+
+class ContextExceeded(RuntimeRefusal):
+    code = "context_length_exceeded"
+
+
+class AdapterUnavailable(RuntimeRefusal):
+    code = "adapter_unavailable"
+
+
+class QueueFull(RuntimeRefusal):
+    code = "overloaded"
+
+
+class EngineUnavailable(RuntimeRefusal):
+    code = "engine_unavailable"

@@ -1,0 +1,188 @@
+"""What crosses between the gateway's client and the engine's worker, and nothing else.
+
+Owns the wire structs (msgpack, tagged, closed: an unknown field or tag is refused). Token ids only: text,
+tenants, names and prices stay on the other side. `receipt` is opaque to the runtime and is copied into the
+journal so that the platform can bill a request whose own row was lost.
+"""
+
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How tokens are drawn and when a choice ends. Bounds are checked by the gateway and again by the engine.
+
+    seed: int64; noise for choice c at absolute position p is keyed by (seed, c, p) alone.
+    top_k: 0 keeps all. temperature 0 is greedy. logprobs: None for none, else how many top alternatives (0-20).
+    stop: strings, matched by the engine on decoded text so that counting is exact. stop_token_ids end a choice
+    and are counted; with ignore_eos the model's own end tokens do not end it.
+    """
+
+    max_tokens: int
+    min_tokens: int = 0
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Run one request. `namespace` is Namespace.key; `adapter` a 32-byte AdapterDigest, or None for the base.
+
+    share_key: opaque; requests with equal keys share one fair share. deadline: seconds from receipt after which
+    a request that has not started is refused; 0 for none.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    namespace: bytes
+    adapter: bytes | None
+    share_key: str
+    receipt: bytes = b""
+    deadline: float = 0.0
+
+
+class Abort(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Stop a request. Answered by Finished with reason "abort" unless it ended first; unknown ids are ignored."""
+
+    request_id: str
+
+
+class WarmAdapter(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Load an adapter before anyone asks for it."""
+
+    digest: bytes
+
+
+class DropAdapter(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Let go of a retired adapter as soon as no request uses it, with all KV computed under it."""
+
+    digest: bytes
+
+
+class Ping(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Keeps the client's lease: a client silent for CLIENT_LEASE_S has its requests aborted. Answered by Pong."""
+
+
+Command = Submit | Abort | WarmAdapter | DropAdapter | Ping
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Token counts, made by the engine alone. cached counts prompt tokens whose KV was found, not computed.
+
+    completion counts every generated token of every choice, end tokens included.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probability of a drawn token under the unmodified distribution, and the most likely alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Tokens(msgspec.Struct, frozen=True, tag=True):
+    """New token ids of one choice, in order. logprobs is as long as tokens, or None."""
+
+    request_id: str
+    choice: int
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class ChoiceFinished(msgspec.Struct, frozen=True, tag=True):
+    """A choice ended. matched: the stop string or stop token id that ended it, if one did."""
+
+    request_id: str
+    choice: int
+    reason: FinishReason
+    matched: str | int | None = None
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """The one terminal event of an accepted request, after which the engine holds nothing of it."""
+
+    request_id: str
+    usage: Usage
+    reason: FinishReason
+    message: str = ""
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """The one terminal event of a request that never ran. code is a RuntimeRefusal's."""
+
+    request_id: str
+    code: str
+    message: str
+    param: str | None = None
+
+
+class AdapterState(msgspec.Struct, frozen=True):
+    """Residency of one adapter. state: absent, loading, resident, draining or failed."""
+
+    digest: bytes
+    state: str
+    bytes: int
+    users: int
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """A snapshot for health, metrics and the console. Counters are totals since the engine started."""
+
+    steps: int = 0
+    running: int = 0
+    waiting: int = 0
+    pages_total: int = 0
+    pages_free: int = 0
+    pages_cached: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    preemptions: int = 0
+    step_seconds: float = 0.0
+    adapter_bytes: int = 0
+    adapter_bytes_limit: int = 0
+    adapters: tuple[AdapterState, ...] = ()
+
+
+class Pong(msgspec.Struct, frozen=True, tag=True):
+    """Answer to Ping. `epoch` names this life of the engine; `progress` moves while anything runs."""
+
+    epoch: str
+    progress: int
+    ready: bool
+    stats: Stats
+
+
+Event = Tokens | ChoiceFinished | Finished | Refused | Pong
+
+
+class Events(msgspec.Struct, frozen=True):
+    """One frame upwards: everything one client is to hear of one step."""
+
+    events: tuple[Event, ...]
+
+
+MAX_FRAME_BYTES = 16 << 20
+CLIENT_LEASE_S = 5.0

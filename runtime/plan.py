@@ -1,0 +1,75 @@
+"""The whole contract between the scheduler and the model runner: one StepPlan down, one StepResult up.
+
+Plain frozen data over ints and bytes; neither side keeps a reference to the other. The sequences inside are
+the scheduler's own lists, lent for the length of one step: the runner reads them and must not keep them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tenantry.runtime.messages import Sampling, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Draw one token after a row's last position.
+
+    position: absolute position of the token to be drawn. choice: index of the choice within its request.
+    history: all token ids before it; the first prompt_length of them are the prompt (for penalties).
+    forbidden: ids that may not be drawn now (end tokens while min_tokens is not reached).
+    """
+
+    sampling: Sampling
+    choice: int
+    position: int
+    prompt_length: int
+    history: Sequence[int]
+    forbidden: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence's work in one step.
+
+    sequence: engine-local id, stable for the life of the sequence. tokens: ids to compute, at absolute positions
+    start .. start+len(tokens)-1. pages: block table; pages[i] holds positions [i*page_size, (i+1)*page_size) and
+    covers every position up to the last. Positions before start are already in those pages. adapter: digest of
+    the adapter, resident by the time the plan runs, or None. draw: None while a prompt is only partly computed.
+    """
+
+    sequence: int
+    tokens: Sequence[int]
+    start: int
+    pages: Sequence[int]
+    adapter: bytes | None
+    draw: Draw | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One forward pass. load and evict are adapter digests: evictions happen before all else in the step,
+    loads are started and reported by a later StepResult, off the step's own path."""
+
+    step: int
+    rows: tuple[Row, ...]
+    load: tuple[bytes, ...] = ()
+    evict: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """tokens: ids drawn for the row (empty when its draw is None). fault: why this row alone failed, if so
+    (non-finite logits); a faulty row has no tokens and its pages must never be shared."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """rows: aligned with plan.rows. loaded, failed: adapter loads that ended since the last result."""
+
+    rows: tuple[RowResult, ...]
+    loaded: tuple[bytes, ...] = ()
+    failed: tuple[tuple[bytes, str], ...] = ()
