@@ -1,0 +1,113 @@
+"""Pre-training of the demo's base model and of its draft: two Llama shapes, one text, AdamW on the CPU.
+
+Owns the shapes, the schedule and the saved weights (bfloat16 safetensors). Must not know the adapters' tasks.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from demo.corpus import END_OF_TEXT, TURN_END, documents
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+TOKENS_PER_STEP = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training run. Sequence lengths grow: cheap short ones first, 1,024 tokens at the end."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    steps: int
+    peak_rate: float
+    warmup: int = 50
+    lengths: tuple[tuple[float, int], ...] = ((0.55, 256), (0.85, 512), (1.0, 1024))
+
+    def length_at(self, step: int) -> int:
+        return next(length for share, length in self.lengths if step < share * self.steps)
+
+    def rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to a fiftieth."""
+        if step < self.warmup:
+            return self.peak_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / (self.steps - self.warmup)
+        return self.peak_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+BASE = Recipe("model", hidden=256, layers=4, heads=8, kv_heads=4, intermediate=688, steps=1000, peak_rate=2.5e-3)
+DRAFT = Recipe("draft", hidden=96, layers=2, heads=3, kv_heads=1, intermediate=256, steps=1000, peak_rate=5e-3)
+
+
+def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=recipe.hidden, num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads, head_dim=32,
+        intermediate_size=recipe.intermediate, max_position_embeddings=2048, tie_word_embeddings=True,
+        rms_norm_eps=1e-5, bos_token_id=None, eos_token_id=tokenizer.convert_tokens_to_ids(TURN_END),
+        pad_token_id=tokenizer.convert_tokens_to_ids(END_OF_TEXT), attn_implementation="sdpa",
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """Train from scratch on `recipe.steps` batches of 4,096 tokens; prints the loss as it goes."""
+    torch.manual_seed(seed)
+    model = build(recipe, tokenizer)
+    decayed = [p for p in model.parameters() if p.ndim == 2]
+    plain = [p for p in model.parameters() if p.ndim != 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.peak_rate, betas=(0.9, 0.95), fused=True)
+    stream = _tokens(tokenizer, seed)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{recipe.name}: {millions:.2f}M parameters, {recipe.steps} steps of {TOKENS_PER_STEP} tokens", flush=True)
+    started, recent = time.monotonic(), 0.0
+    for step in range(recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate_at(step)
+        batch = next(stream).view(-1, recipe.length_at(step))
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        recent = loss.item() if step == 0 else 0.95 * recent + 0.05 * loss.item()
+        if (step + 1) % 25 == 0:
+            spent = time.monotonic() - started
+            left = spent / (step + 1) * (recipe.steps - step - 1)
+            print(
+                f"{recipe.name}: step {step + 1}/{recipe.steps}  loss {recent:.3f}  {left / 60:.1f} min left",
+                flush=True,
+            )
+    return model
+
+
+def save(model: LlamaForCausalLM, directory: Path) -> None:
+    """Round the weights to bfloat16, in place, and write config.json and model.safetensors."""
+    model.to(torch.bfloat16)
+    config = model.config
+    model.generation_config = GenerationConfig(
+        eos_token_id=[config.eos_token_id, config.pad_token_id], pad_token_id=config.pad_token_id, do_sample=False
+    )
+    model.save_pretrained(directory)
+
+
+def load(directory: Path, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(directory, dtype=dtype).eval()
+
+
+def _tokens(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[torch.Tensor]:
+    """Documents end to end, cut every TOKENS_PER_STEP tokens; texts cross the cuts, so contexts start anywhere."""
+    waiting: list[int] = []
+    for text in documents(seed):
+        waiting += tokenizer(text).input_ids
+        while len(waiting) >= TOKENS_PER_STEP:
+            yield torch.tensor(waiting[:TOKENS_PER_STEP])
+            del waiting[:TOKENS_PER_STEP]
