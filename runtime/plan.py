@@ -2,16 +2,18 @@
 
 Plain frozen data over ints and bytes; neither side keeps a reference to the other. The sequences inside are
 the scheduler's own lists, lent for the length of one step: the runner reads them and must not keep them.
+What is made once per row is a msgspec.Struct: it costs a tenth of a frozen dataclass (0.14 against 1.2 us).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from tenantry.runtime.messages import Sampling, TokenLogprob
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(msgspec.Struct, frozen=True):
     """Draw one token after a row's last position.
 
     position: absolute position of the token to be drawn. choice: index of the choice within its request.
@@ -27,8 +29,7 @@ class Draw:
     forbidden: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One sequence's work in one step.
 
     sequence: engine-local id, stable for the life of the sequence. tokens: ids to compute, at absolute positions
@@ -48,7 +49,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """One forward pass. load and evict are adapter digests: evictions happen before all else in the step,
-    loads are started and reported by a later StepResult, off the step's own path."""
+    loads are started and reported by a later StepResult, off the step's own path. A plan may have no rows: it then
+    only carries loads and evictions, or asks which loads have ended."""
 
     step: int
     rows: tuple[Row, ...]
@@ -56,8 +58,7 @@ class StepPlan:
     evict: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RowResult:
+class RowResult(msgspec.Struct, frozen=True):
     """tokens: ids drawn for the row (empty when its draw is None). fault: why this row alone failed, if so
     (non-finite logits); a faulty row has no tokens and its pages must never be shared."""
 

@@ -1,0 +1,255 @@
+"""The prefix tree: which sealed page holds the KV of which tokens, under which namespace.
+
+Owns lookup, sharing, pinning and leaf eviction, over ints and bytes alone. It must not know requests, tenants,
+time or who allocates pages: what it lets go of goes through the `free` it was given.
+
+A node is one page; its key under its parent is the page's token ids, so a lookup compares every token exactly and
+namespaces are disjoint by construction (shape: TGI's radix.rs; keys: SGLang's RadixKey, with the namespace as root).
+A node's `ref` counts the leases that end at it plus its children that are referenced: locking stops at the first
+ancestor that is locked already, and the number of evictable pages is known without a walk.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+_TOKEN_BYTES = array("I").itemsize
+
+
+def encode(tokens: Sequence[int]) -> bytes:
+    """Token ids as the fixed-width bytes that node keys are cut from."""
+    return array("I", tokens).tobytes()
+
+
+class Node:
+    """One sealed page under its parent, or a root (no parent, page -1)."""
+
+    __slots__ = ("children", "key", "page", "parent", "ref", "root", "serial", "tick")
+
+    def __init__(self, root: "Root", parent: "Node | None", key: bytes, page: int) -> None:
+        self.root = root
+        self.parent = parent
+        self.key = key
+        self.page = page
+        self.children: dict[bytes, Node] = {}
+        self.ref = 0
+        self.tick = 0  # last use
+        self.serial = 0  # of its newest entry among the evictable leaves
+
+
+class Root(Node):
+    """All that one namespace has computed. weights: the digest it was computed under, or None for the base."""
+
+    __slots__ = ("dropped", "namespace", "weights")
+
+    def __init__(self, namespace: bytes, weights: bytes | None) -> None:
+        super().__init__(self, None, b"", -1)
+        self.namespace = namespace
+        self.weights = weights
+        self.dropped = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """pages: those of the longest known prefix, in order. node: where it ends; None in a namespace not yet planted.
+
+    Safe to use only once locked: until then an eviction may take it.
+    """
+
+    pages: list[int]
+    node: Node | None
+
+
+class RadixTree:
+    """page_size: tokens per page. free: called once with every page that leaves the tree."""
+
+    def __init__(self, page_size: int, free: Callable[[int], None]) -> None:
+        self._width = page_size * _TOKEN_BYTES
+        self._page_size = page_size
+        self._free = free
+        self._roots: dict[bytes, Root] = {}
+        self._dropped: set[Root] = set()  # no longer found, still pinned by leases
+        self._heap: list[tuple[int, int, Node]] = []  # evictable leaves by last use; stale entries are skipped
+        self._serial = 0
+        self._tick = 0
+        self.nodes = 0
+        self.pinned = 0
+
+    @property
+    def evictable(self) -> int:
+        """Pages that eviction could free now."""
+        return self.nodes - self.pinned
+
+    def match(self, namespace: bytes, tokens: Sequence[int]) -> Match:
+        """Longest known prefix of whole pages. Changes nothing."""
+        pages: list[int] = []
+        node: Node | None = self._roots.get(namespace)
+        if node is None:
+            return Match(pages, None)
+        data, width, start = encode(tokens), self._width, 0
+        child = node.children.get(data[:width])
+        while child is not None:
+            pages.append(child.page)
+            node = child
+            start += width
+            child = node.children.get(data[start : start + width])
+        return Match(pages, node)
+
+    def plant(self, namespace: bytes, weights: bytes | None) -> Root:
+        """The namespace's root, made if it is new. It goes with its last page and lock."""
+        root = self._roots.get(namespace)
+        if root is None:
+            root = self._roots[namespace] = Root(namespace, weights)
+        return root
+
+    def root(self, namespace: bytes) -> Root | None:
+        return self._roots.get(namespace)
+
+    def lock(self, node: Node) -> None:
+        """Pin a path against eviction; every lock is undone by one unlock of the node it ended at."""
+        at: Node | None = node
+        while at is not None:
+            at.ref += 1
+            if at.ref > 1:
+                return
+            if at.parent is not None:
+                self.pinned += 1
+            at = at.parent
+
+    def unlock(self, node: Node, used: bool = True) -> None:
+        """used: whether the lease came to anything. A rolled-back match leaves the order of eviction as it was."""
+        if used:
+            self._tick += 1
+        at: Node | None = node
+        while at is not None:
+            assert at.ref > 0, "unlocked more often than locked"
+            at.ref -= 1
+            if used:
+                at.tick = self._tick
+            if at.ref:
+                return
+            parent = at.parent
+            if parent is not None:
+                self.pinned -= 1
+            if not at.children:
+                self._leaf(at)
+            at = parent
+
+    def insert(self, node: Node, tokens: Sequence[int], page: int) -> Node:
+        """Move a lock from `node` to its child for one page of tokens, making it of `page` if there is none.
+
+        The caller looks at the answer's page: if it is another, that one holds the same KV and `page` stays the
+        caller's to free. Precondition: the caller's lease ends at `node`.
+        """
+        assert len(tokens) == self._page_size, "only whole pages enter the tree"
+        key = encode(tokens)
+        child = node.children.get(key)
+        if child is None:
+            child = Node(node.root, node, key, page)
+            node.children[key] = child
+            self.nodes += 1
+        child.ref += 1
+        if child.ref == 1:  # the parent loses a lease and gains a referenced child
+            self.pinned += 1
+        else:
+            node.ref -= 1
+        return child
+
+    def evict(self, count: int) -> int:
+        """Free up to `count` least recently used unpinned leaves, parents after children. Returns how many."""
+        freed = 0
+        while freed < count and self._heap:
+            _, serial, node = heappop(self._heap)
+            if serial == node.serial and _evictable(node):
+                self._remove(node)
+                freed += 1
+        return freed
+
+    def drop(self, namespace: bytes) -> None:
+        """Forget a namespace: unpinned pages now, pinned ones with their last lease; no match finds them again."""
+        root = self._roots.pop(namespace, None)
+        if root is None:
+            return
+        root.dropped = True
+        for node in [n for n in _below(root) if not n.children and n.ref == 0]:
+            self._leaf(node)
+        if root.ref:
+            self._dropped.add(root)
+
+    def namespaces(self, weights: bytes) -> list[bytes]:
+        """Live namespaces computed under these weights. Walks all roots: for retirement, not for every step."""
+        return [r.namespace for r in self._roots.values() if r.weights == weights]
+
+    def _leaf(self, node: Node) -> None:
+        """A node has become an unreferenced leaf: queue it for eviction, or let it go with its dropped root."""
+        if isinstance(node, Root):
+            if node.dropped:
+                self._dropped.discard(node)
+            else:
+                del self._roots[node.namespace]
+        elif node.root.dropped:
+            while node.parent is not None and _evictable(node):
+                parent = node.parent
+                self._detach(node)
+                node = parent
+        else:
+            self._serial += 1
+            node.serial = self._serial
+            heappush(self._heap, (node.tick, self._serial, node))
+            if len(self._heap) > 2 * self.evictable + 64:
+                self._heap = [entry for entry in self._heap if entry[1] == entry[2].serial and _evictable(entry[2])]
+                heapify(self._heap)
+
+    def _remove(self, node: Node) -> None:
+        parent = node.parent
+        assert parent is not None
+        self._detach(node)
+        parent.tick = max(parent.tick, node.tick)
+        if not parent.children and parent.ref == 0:
+            self._leaf(parent)
+
+    def _detach(self, node: Node) -> None:
+        assert node.parent is not None
+        del node.parent.children[node.key]
+        self.nodes -= 1
+        self._free(node.page)
+
+    def __iter__(self) -> Iterator[Node]:
+        """Every page node, those of dropped namespaces included: for checks."""
+        for root in (*self._roots.values(), *self._dropped):
+            yield from _below(root)
+
+    def check(self, leases: Mapping[Node, int]) -> None:
+        """Assert every invariant, given how many leases end at each node."""
+        pages: set[int] = set()
+        pinned = 0
+        roots = (*self._roots.values(), *self._dropped)
+        assert all(self._roots[r.namespace] is r for r in self._roots.values()), "a root under a foreign namespace"
+        for node in (*roots, *self):
+            held = sum(1 for child in node.children.values() if child.ref)
+            assert node.ref == leases.get(node, 0) + held, "ref is not leases plus referenced children"
+            assert all(child.parent is node for child in node.children.values()), "a child of two parents"
+            if isinstance(node, Root):
+                assert node.children or node.ref, "an empty root was kept"
+                continue
+            assert node.page not in pages, f"page {node.page} is in the tree twice"
+            pages.add(node.page)
+            pinned += node.ref > 0
+            assert len(node.key) == self._width, "an incomplete page in the tree"
+            assert node.ref or node.children or any(e[1] == node.serial for e in self._heap), "a leaf never evicted"
+        assert len(pages) == self.nodes, "nodes miscounted"
+        assert pinned == self.pinned, "pinned nodes miscounted"
+
+
+def _evictable(node: Node) -> bool:
+    parent = node.parent
+    return not node.children and node.ref == 0 and parent is not None and parent.children.get(node.key) is node
+
+
+def _below(root: Node) -> Iterator[Node]:
+    stack = list(root.children.values())
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(node.children.values())
