@@ -1,0 +1,127 @@
+"""Configuration: one frozen object, read once. The only file that reads the environment.
+
+Every key is TENANTRY_<FIELD NAME>. A bad or unknown key stops the start with one line that names it.
+Secrets never have defaults: see secrets.py, which makes them in the data directory.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from tenantry.platform.core.errors import ConfigurationError
+
+PREFIX = "TENANTRY_"
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII) or not low <= float(text) <= high:
+            raise ValueError(f"must be a number from {low} to {high}")
+        return float(text)
+
+    return parse
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("must be a path")
+    return Path(text).expanduser().absolute()
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+        raise ValueError("must look like postgresql://user@host/database")
+    return text
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z.:-]{1,253}", text, re.ASCII):
+        raise ValueError("must be a host name or an address")
+    return text
+
+
+def _setting(default: Any, parse: Callable[[str], Any]) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Times are seconds, sizes bytes. database_url: None starts an embedded PostgreSQL under data_dir.
+
+    owner_database_url: the role that migrates (DDL); needed only beside an external database_url.
+    environment: the only kind of API key this gateway accepts.
+    """
+
+    data_dir: Path = _setting(Path(".data"), _path)
+    database_url: str | None = _setting(None, _url)
+    owner_database_url: str | None = _setting(None, _url)
+    pepper_file: Path | None = _setting(None, _path)
+    environment: Literal["live", "test"] = _setting("live", _choice("live", "test"))
+    host: str = _setting("127.0.0.1", _host)
+    port: int = _setting(8080, _integer(0, 65535))
+    model_dir: Path | None = _setting(None, _path)
+    log_level: str = _setting("info", _choice("debug", "info", "warning", "error"))
+    log_format: Literal["json", "console"] = _setting("json", _choice("json", "console"))
+    pool_size: int = _setting(16, _integer(2, 500))
+    pool_wait: float = _setting(0.5, _number(0.01, 60))
+    statement_timeout: float = _setting(5.0, _number(0.1, 600))
+    auth_ttl: float = _setting(1.0, _number(0.0, 1.5))
+    drain_timeout: float = _setting(30.0, _number(0, 3600))
+    max_body_bytes: int = _setting(1 << 20, _integer(1024, 1 << 30))
+    max_adapter_bytes: int = _setting(2 << 30, _integer(1024, 1 << 40))
+    default_max_tokens: int = _setting(256, _integer(1, 1 << 20))
+
+    @property
+    def secrets_dir(self) -> Path:
+        return self.data_dir / "secrets"
+
+    @property
+    def blob_dir(self) -> Path:
+        return self.data_dir / "blobs"
+
+    @property
+    def journal_dir(self) -> Path:
+        return self.data_dir / "journal"
+
+
+def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment, then `overrides` (command-line flags; text is parsed, None is skipped)."""
+    source = os.environ if environment is None else environment
+    parsers = {f.name: f.metadata["parse"] for f in fields(Settings)}
+    given: dict[str, Any] = {k[len(PREFIX) :].lower(): v for k, v in source.items() if k.startswith(PREFIX)}
+    given.update({k: v for k, v in overrides.items() if v is not None})
+    values: dict[str, Any] = {"data_dir": Path(".data").absolute()}
+    for name, value in given.items():
+        if name not in parsers:
+            raise ConfigurationError(f"{PREFIX}{name.upper()} is not a known setting")
+        try:
+            values[name] = parsers[name](value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ConfigurationError(f"{PREFIX}{name.upper()} {error}") from None
+    settings = Settings(**values)
+    if settings.owner_database_url and not settings.database_url:
+        raise ConfigurationError(f"{PREFIX}OWNER_DATABASE_URL needs {PREFIX}DATABASE_URL beside it")
+    return settings
