@@ -33,15 +33,38 @@ class Code(StrEnum):
     BASE_MISMATCH = "base_mismatch"
     VALUE_OUT_OF_RANGE = "value_out_of_range"
     NO_EFFECT = "no_effect"
+    LIMIT_EXCEEDED = "limit_exceeded"
     MORE = "more"
 
 
 class Problem(msgspec.Struct, frozen=True, order=True):
-    """One finding. subject: the tensor, config field or file at fault, clipped; None when it is the whole."""
+    """One finding. subject: the tensor, config field or file at fault, clipped; empty when it is the whole."""
 
     code: Code
-    subject: str | None
+    subject: str
     message: str
+
+
+class Findings:
+    """Collects problems and warnings of one upload, whatever raised them, for one sorted and bounded report."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def problem(self, code: Code, subject: str, message: str) -> None:
+        self.problems.append(Problem(code, clip(subject), message))
+
+    def warning(self, code: Code, subject: str, message: str) -> None:
+        self.warnings.append(Problem(code, clip(subject), message))
+
+
+def bounded(found: list[Problem], most: int) -> tuple[Problem, ...]:
+    """Sorted, without repetition, and closed by a count of what does not fit."""
+    ordered = sorted(set(found))
+    if len(ordered) <= most:
+        return tuple(ordered)
+    return (*ordered[:most], Problem(Code.MORE, "", f"and {len(ordered) - most} more"))
 
 
 SUBJECT_CHARS = 200

@@ -32,10 +32,11 @@ def padded_rank(rank: int) -> int:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds on an upload. bytes: the safetensors file. Seconds and address space bound the validator's process."""
+    """Bounds on an upload. max_bytes: the safetensors file. The last five bound an archive and the validator's
+    process, whose CPU seconds grow with the upload."""
 
     max_rank: int = 512
-    max_scale: float = 4096.0
+    max_scale: float = 1024.0
     max_abs_weight: float = 1e4
     max_bytes: int = 2 << 30
     max_tensors: int = 4096
@@ -43,8 +44,11 @@ class Limits(msgspec.Struct, frozen=True):
     max_config_bytes: int = 64 << 10
     max_readme_bytes: int = 1 << 20
     max_problems: int = 100
-    cpu_seconds: int = 120
-    address_bytes: int = 6 << 30
+    max_archive_entries: int = 8
+    max_archive_ratio: int = 2
+    cpu_seconds: int = 10
+    cpu_seconds_per_gib: int = 60
+    address_bytes: int = 4 << 30
 
 
 class BaseSpec(msgspec.Struct, frozen=True):
