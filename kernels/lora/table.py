@@ -1,0 +1,183 @@
+"""Adapter weights where kernels can reach them: per slot one allocation, and tables of addresses, ranks and scales.
+
+Owns the in-memory format. `prepare` is heavy and may run on any thread; `set_slot` and `clear_slot` only rewrite
+table rows, belong on the thread that runs the steps, and bump the epoch that every plan carries.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tenantry.kernels.lora.plan import LoraPlan
+
+
+@dataclass(frozen=True, slots=True)
+class SiteShape:
+    """One fused group of linear layers that read the same input. slices: output features of each, in order."""
+
+    in_features: int
+    slices: tuple[int, ...]
+
+    @property
+    def out_features(self) -> int:
+        return sum(self.slices)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceWeights:
+    """One adapted linear layer: y += scale * b @ (a @ x).
+
+    a: [padded rank, in], b: [out, padded rank], any float dtype; only the first `rank` rows of a and columns of b
+    are read. scale: alpha / rank, or alpha / sqrt(rank), already computed.
+    """
+
+    a: Tensor
+    b: Tensor
+    rank: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlotWeights:
+    """One adapter as kernels read it.
+
+    data: one flat tensor that every address points into. a_address: int64 [layers, sites], of A_cat
+    [sum of padded ranks, in]. b_address: int64 [layers, sites, slices], of the slice's transposed B
+    [padded rank, out]. rank (true) and padded: int32 [layers, sites, slices]. scale: float32 [layers, sites, slices].
+    """
+
+    data: Tensor
+    a_address: np.ndarray
+    b_address: np.ndarray
+    rank: np.ndarray
+    padded: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+
+class LoraTable:
+    """All resident adapters of one base model.
+
+    layers: number of decoder layers. sites: name to shape, the same in every layer. dtype: of the stored weights.
+    rank_multiple: ranks are padded with zeros to a multiple of it (1 on CPU, 16 where tl.dot contracts).
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        sites: Mapping[str, SiteShape],
+        dtype: torch.dtype = torch.bfloat16,
+        device: str = "cpu",
+        rank_multiple: int = 1,
+    ) -> None:
+        self.layers = layers
+        self.sites = dict(sites)
+        self.site_index = {name: i for i, name in enumerate(self.sites)}
+        self.dtype = dtype
+        self.device = device
+        self.rank_multiple = rank_multiple
+        self.epoch = 0
+        self.slots: dict[int, SlotWeights] = {}
+        self._slices = max(len(s.slices) for s in self.sites.values())
+        shape = (8, layers, len(self.sites), self._slices)
+        self.a_address = np.zeros(shape[:3], np.int64)
+        self.b_address = np.zeros(shape, np.int64)
+        self.rank, self.padded = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        self.scale = np.zeros(shape, np.float32)
+
+    def prepare(self, modules: Mapping[tuple[int, str, int], SliceWeights]) -> SlotWeights:
+        """Copy an adapter into the kernels' format. modules: (layer, site, slice index) to weights; the rest have
+        rank 0. Raises ValueError for a shape that does not fit the site. Touches nothing of the table."""
+        shape = (self.layers, len(self.sites), self._slices)
+        rank, padded = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        scale, b_offset = np.zeros(shape, np.float32), np.zeros(shape, np.int64)
+        a_offset = np.zeros(shape[:2], np.int64)
+        for (layer, site, part), weights in modules.items():
+            self._check(layer, site, part, weights)
+            at = (layer, self.site_index[site], part)
+            rank[at], scale[at] = weights.rank, weights.scale
+            padded[at] = -(-weights.rank // self.rank_multiple) * self.rank_multiple
+        size = 0
+        for layer in range(self.layers):
+            for index, site_shape in enumerate(self.sites.values()):
+                a_offset[layer, index] = size
+                size += int(padded[layer, index].sum()) * site_shape.in_features
+                for part, out in enumerate(site_shape.slices):
+                    b_offset[layer, index, part] = size
+                    size += int(padded[layer, index, part]) * out
+        data = torch.zeros(size, dtype=self.dtype, device=self.device)
+        for (layer, site, part), weights in modules.items():
+            index, r = self.site_index[site], weights.rank
+            site_shape = self.sites[site]
+            before = int(padded[layer, index, :part].sum())
+            start = int(a_offset[layer, index]) + before * site_shape.in_features
+            data[start : start + r * site_shape.in_features].view(r, -1).copy_(weights.a[:r])
+            start = int(b_offset[layer, index, part])
+            data[start : start + r * site_shape.slices[part]].view(r, -1).copy_(weights.b[:, :r].T)
+        base, item = data.data_ptr(), self.dtype.itemsize
+        return SlotWeights(data, base + a_offset * item, base + b_offset * item, rank, padded, scale)
+
+    def set_slot(self, slot: int, weights: SlotWeights) -> None:
+        """Make a prepared adapter reachable as `slot`, replacing what was there."""
+        if slot < 0:
+            raise ValueError("slot must not be negative")
+        self._grow(slot + 1)
+        self.slots[slot] = weights
+        self.a_address[slot], self.b_address[slot] = weights.a_address, weights.b_address
+        self.rank[slot], self.scale[slot] = weights.rank, weights.scale
+        self.padded[slot] = weights.padded
+        self._changed()
+
+    def clear_slot(self, slot: int) -> None:
+        """Forget an adapter; its memory goes with the last reference. Raises KeyError if the slot is empty."""
+        del self.slots[slot]
+        self.rank[slot] = 0
+        self.padded[slot] = 0
+        self._changed()
+
+    def plan(self, slots: Sequence[int | None], q_lens: Sequence[int]) -> LoraPlan:
+        """The step's plan. slots: per row the adapter's slot, None for the base model. q_lens: tokens per row."""
+        ranks = {slot: int(weights.rank.max(initial=0)) for slot, weights in self.slots.items()}
+        return LoraPlan.build(slots, q_lens, ranks, self.epoch, self.device)
+
+    def slice_weights(self, slot: int, layer: int, site: str, part: int) -> SliceWeights | None:
+        """What a slot holds for one slice (views into its data), or None at rank 0. For references and tests."""
+        weights, index = self.slots[slot], self.site_index[site]
+        at = (layer, index, part)
+        r, shape = int(weights.rank[at]), self.sites[site]
+        if r == 0:
+            return None
+        item, base = self.dtype.itemsize, weights.data.data_ptr()
+        start = (int(weights.a_address[layer, index]) - base) // item
+        start += int(weights.padded[layer, index, :part].sum()) * shape.in_features
+        a = weights.data[start : start + r * shape.in_features].view(r, -1)
+        start = (int(weights.b_address[at]) - base) // item
+        b = weights.data[start : start + r * shape.slices[part]].view(r, -1).T
+        return SliceWeights(a, b, r, float(weights.scale[at]))
+
+    def _check(self, layer: int, site: str, part: int, weights: SliceWeights) -> None:
+        if site not in self.sites or not 0 <= layer < self.layers or not 0 <= part < len(self.sites[site].slices):
+            raise ValueError(f"no slice {part} of site {site!r} in layer {layer}")
+        shape, r = self.sites[site], weights.rank
+        a, b = tuple(weights.a.shape), tuple(weights.b.shape)
+        if r < 1 or a[0] < r or a[1:] != (shape.in_features,) or b[1] < r or b[0] != shape.slices[part]:
+            raise ValueError(f"layer {layer} {site}[{part}]: rank {r} with a {a} and b {b} does not fit {shape}")
+
+    def _grow(self, slots: int) -> None:
+        """Tables double when a slot is beyond them: capacity is memory's question, never a slot count's."""
+        have = len(self.rank)
+        if slots > have:
+            more = max(2 * have, slots) - have
+            self.a_address, self.b_address, self.rank, self.padded, self.scale = (
+                np.concatenate((table, np.zeros((more, *table.shape[1:]), table.dtype)))
+                for table in (self.a_address, self.b_address, self.rank, self.padded, self.scale)
+            )
+
+    def _changed(self) -> None:
+        self.epoch += 1
