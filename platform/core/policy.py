@@ -6,7 +6,7 @@ paths, keys or tables.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class Access(StrEnum):
@@ -22,14 +22,14 @@ class Policy:
     """scope: what a tenant's key must be allowed to do besides belonging to a live tenant, or None."""
 
     access: Access
-    scope: str | None = None
+    scope: Literal["inference", "manage"] | None = None
 
 
 PUBLIC = Policy(Access.PUBLIC)
 OPERATOR = Policy(Access.OPERATOR)
 
 
-def tenant(scope: str | None = None) -> Policy:
+def tenant(scope: Literal["inference", "manage"] | None = None) -> Policy:
     return Policy(Access.TENANT, scope)
 
 

@@ -7,9 +7,10 @@ for all of this.
 
 import re
 import time
+from typing import Any
 
 import structlog
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
 
 from tenantry.platform.core import ids
 from tenantry.platform.core.errors import InvalidInput, MethodNotAllowed, NotFound, PlatformError
@@ -46,7 +47,7 @@ class Edge:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -96,7 +97,7 @@ def _stripped(name: bytes) -> bool:
     return name in STRIPPED or name.startswith(STRIPPED_PREFIXES)
 
 
-def _check(scope: Scope) -> None:
+def _check(scope: HTTPScope) -> None:
     names = [name for name, _ in scope["headers"] if name in SINGLE]
     for name in set(names):
         if names.count(name) > 1:

@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from tenantry.platform.core.errors import (
 )
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
+INERT = "README.md"
 MAX_PARTS = 8
 MAX_FIELD_BYTES = 256
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -39,8 +40,13 @@ class Upload:
     total: int = 0
 
     @property
+    def archive_path(self) -> Path:
+        """Beside the directory, which is for plain files alone."""
+        return self.directory.parent / "upload.zip"
+
+    @property
     def archive(self) -> Path | None:
-        return next((path for name, path in self.files.items() if name.endswith(".zip")), None)
+        return self.archive_path if self.archive_path in self.files.values() else None
 
 
 async def receive(
@@ -57,11 +63,12 @@ async def receive(
     sink = _Sink(Upload(directory), limit)
     body = hashlib.sha256()
     try:
-        with PushMultipartParser(options["boundary"], max_segment_count=MAX_PARTS) as parser:
-            async for chunk in stream:
+        parser = PushMultipartParser(options["boundary"], max_segment_count=MAX_PARTS)
+        async for chunk in stream:
+            if chunk:
                 body.update(chunk)
                 sink.take(parser.parse(chunk))
-            sink.take(parser.parse(b""))
+        parser.close()
     except MultipartError:
         raise InvalidInput("The multipart body is malformed or was cut short.", code="malformed_multipart") from None
     finally:
@@ -82,8 +89,8 @@ class _Sink:
         self._hash = hashlib.sha256()
         self._text = bytearray()
 
-    def take(self, events: object) -> None:
-        for event in events:  # type: ignore[attr-defined]
+    def take(self, events: Iterable[MultipartSegment | bytes | bytearray | None]) -> None:
+        for event in events:
             if isinstance(event, MultipartSegment):
                 self._open(event)
             elif event:
@@ -105,7 +112,7 @@ class _Sink:
         _check_name(name)
         if name in self.upload.files:
             raise AdapterInvalid(f"{name} was sent twice.", code="duplicate_file")
-        path = self.upload.directory / ("upload.zip" if name.endswith(".zip") else name)
+        path = self.upload.archive_path if name.endswith(".zip") else self.upload.directory / name
         self._file = path.open("xb")
         self._hash = hashlib.sha256()
         self.upload.files[name] = path
@@ -141,7 +148,7 @@ class _Sink:
 def _check_name(name: str) -> None:
     if "/" in name or "\\" in name or "\0" in name or name in ("", ".", "..") or ":" in name:
         raise AdapterInvalid("A file name must not hold a path.", code="archive_path")
-    if name not in FILES and not re.fullmatch(r"[A-Za-z0-9._-]{1,128}\.zip", name):
+    if name not in (*FILES, INERT) and not re.fullmatch(r"[A-Za-z0-9._-]{1,128}\.zip", name):
         raise AdapterInvalid(f"Send {FILES[0]} and {FILES[1]}, or one .zip of them.", code="format_not_allowed")
 
 

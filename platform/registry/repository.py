@@ -1,0 +1,234 @@
+"""The registry's statements. Each names the tenant itself, on top of row-level security.
+
+Owns SQL over adapter, adapter_version, adapter_alias, alias_event and artifact. It must not know HTTP, files or
+who may do what: callers give a connection already scoped to the tenant.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from tenantry.platform.core import ids
+from tenantry.platform.core.database import Connection
+from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, State, Version
+
+_ADAPTER = """SELECT a.id, a.name, b.name AS base, a.description, a.etag, a.created_at
+FROM adapter a JOIN base_model b ON b.id = a.base_model_id WHERE a.tenant_id = $1 AND a.deleted_at IS NULL"""
+_VERSION = """SELECT id, adapter_id, number, state, state_reason, digest, bytes, rank, targets, report, created_at
+FROM adapter_version WHERE tenant_id = $1"""
+_ALIAS = """SELECT l.alias, v.number, l.version_id, l.etag, l.updated_at FROM adapter_alias l
+JOIN adapter_version v ON v.tenant_id = l.tenant_id AND v.id = l.version_id WHERE l.tenant_id = $1"""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a tenant stores: adapters, bytes of ready versions, uploads in the last hour."""
+
+    adapters: int
+    bytes: int
+    uploads: int
+
+
+class Repository:
+    """One tenant's adapters, through one transaction."""
+
+    def __init__(self, connection: Connection, tenant_id: UUID) -> None:
+        self._c = connection
+        self._tenant = tenant_id
+
+    async def adapter(self, name: str, *, lock: bool = False) -> Adapter | None:
+        row = await self._c.fetchrow(
+            f"{_ADAPTER} AND a.name = $2 {'FOR UPDATE OF a' if lock else ''}", self._tenant, name
+        )
+        return _adapter(row) if row else None
+
+    async def adapters(self, after: UUID | None, limit: int) -> list[Adapter]:
+        """Newest first."""
+        rows = await self._c.fetch(
+            f"{_ADAPTER} AND ($2::uuid IS NULL OR a.id < $2) ORDER BY a.id DESC LIMIT $3", self._tenant, after, limit
+        )
+        return [_adapter(row) for row in rows]
+
+    async def add_adapter(self, name: str, base_id: UUID, description: str) -> bool:
+        """False when the name is taken."""
+        made = await self._c.fetchval(
+            """INSERT INTO adapter (tenant_id, id, name, base_model_id, description) VALUES ($1, $2, $3, $4, $5)
+            ON CONFLICT (tenant_id, name) WHERE deleted_at IS NULL DO NOTHING RETURNING true""",
+            self._tenant, ids.uuid7(), name, base_id, description,
+        )  # fmt: skip
+        return bool(made)
+
+    async def delete_adapter(self, adapter_id: UUID) -> list[bytes]:
+        """Retire every version and remove the aliases; returns the digests that answered until now."""
+        await self._c.execute(
+            "DELETE FROM adapter_alias WHERE tenant_id = $1 AND adapter_id = $2", self._tenant, adapter_id
+        )
+        rows = await self._c.fetch(
+            """UPDATE adapter_version SET state = 'retired' WHERE tenant_id = $1 AND adapter_id = $2
+            AND state = 'ready' RETURNING digest""",
+            self._tenant, adapter_id,
+        )  # fmt: skip
+        await self._c.execute(
+            "UPDATE adapter SET deleted_at = now(), etag = etag + 1 WHERE tenant_id = $1 AND id = $2",
+            self._tenant, adapter_id,
+        )  # fmt: skip
+        return [row["digest"] for row in rows]
+
+    async def version(self, adapter_id: UUID, number: int) -> Version | None:
+        row = await self._c.fetchrow(
+            f"{_VERSION} AND adapter_id = $2 AND number = $3", self._tenant, adapter_id, number
+        )
+        return _version(row) if row else None
+
+    async def versions(self, adapter_id: UUID, after: UUID | None, limit: int) -> list[Version]:
+        """Newest first."""
+        rows = await self._c.fetch(
+            f"{_VERSION} AND adapter_id = $2 AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4",
+            self._tenant, adapter_id, after, limit,
+        )  # fmt: skip
+        return [_version(row) for row in rows]
+
+    async def validating(self, adapter_id: UUID) -> bool:
+        found = await self._c.fetchval(
+            "SELECT EXISTS (SELECT FROM adapter_version WHERE tenant_id = $1 AND adapter_id = $2 AND state = $3)",
+            self._tenant, adapter_id, State.VALIDATING,
+        )  # fmt: skip
+        return bool(found)
+
+    async def add_version(self, adapter_id: UUID, key_id: UUID | None) -> tuple[UUID, int]:
+        """A row in state validating, numbered after all others. The adapter's row must be locked."""
+        row = await self._c.fetchrow(
+            """INSERT INTO adapter_version (tenant_id, id, adapter_id, number, state, created_by)
+            SELECT $1, $2, $3, coalesce(max(number), 0) + 1, 'validating', $4
+            FROM adapter_version WHERE tenant_id = $1 AND adapter_id = $3 RETURNING id, number""",
+            self._tenant, ids.uuid7(), adapter_id, key_id,
+        )  # fmt: skip
+        return row["id"], row["number"]
+
+    async def reject(self, version_id: UUID, reason: str, report: Mapping[str, Any]) -> None:
+        await self._c.execute(
+            """UPDATE adapter_version SET state = 'rejected', state_reason = $3, report = $4
+            WHERE tenant_id = $1 AND id = $2 AND state = 'validating'""",
+            self._tenant, version_id, reason, dict(report),
+        )  # fmt: skip
+
+    async def make_ready(
+        self, version_id: UUID, digest: bytes, size: int, rank: int, targets: list[str], manifest: Any, report: Any
+    ) -> bool:
+        """validating -> ready. False when the version is in another state by now."""
+        await self._c.execute(
+            "INSERT INTO artifact (tenant_id, digest, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            self._tenant, digest, size,
+        )  # fmt: skip
+        done = await self._c.fetchval(
+            """UPDATE adapter_version SET state = 'ready', digest = $3, bytes = $4, rank = $5, targets = $6,
+            manifest = $7, report = $8 WHERE tenant_id = $1 AND id = $2 AND state = 'validating' RETURNING true""",
+            self._tenant, version_id, digest, size, rank, targets, manifest, report,
+        )  # fmt: skip
+        return bool(done)
+
+    async def set_state(self, version_id: UUID, was: State, becomes: State, reason: str = "") -> bool:
+        done = await self._c.fetchval(
+            """UPDATE adapter_version SET state = $4, state_reason = $5
+            WHERE tenant_id = $1 AND id = $2 AND state = $3 RETURNING true""",
+            self._tenant, version_id, was, becomes, reason,
+        )  # fmt: skip
+        return bool(done)
+
+    async def alias(self, adapter_id: UUID, alias: str) -> Alias | None:
+        row = await self._c.fetchrow(
+            f"{_ALIAS} AND l.adapter_id = $2 AND l.alias = $3", self._tenant, adapter_id, alias
+        )
+        return Alias(**dict(row)) if row else None
+
+    async def aliases(self, adapter_id: UUID) -> list[Alias]:
+        rows = await self._c.fetch(f"{_ALIAS} AND l.adapter_id = $2 ORDER BY l.alias", self._tenant, adapter_id)
+        return [Alias(**dict(row)) for row in rows]
+
+    async def aliases_of_all(self) -> list[tuple[str, str, Version]]:
+        """(adapter, alias, version) for every alias that answers requests."""
+        rows = await self._c.fetch(
+            """SELECT v.*, a.name, l.alias FROM adapter_alias l
+            JOIN adapter a ON a.tenant_id = l.tenant_id AND a.id = l.adapter_id AND a.deleted_at IS NULL
+            JOIN adapter_version v ON v.tenant_id = l.tenant_id AND v.id = l.version_id AND v.state = 'ready'
+            WHERE l.tenant_id = $1 ORDER BY a.name, l.alias""",
+            self._tenant,
+        )
+        return [(row["name"], row["alias"], _version(row)) for row in rows]
+
+    async def put_alias(self, adapter_id: UUID, alias: str, version_id: UUID, etag: int | None) -> int | None:
+        """Create (etag None) or move by compare-and-set; the new etag, or None when someone was faster."""
+        if etag is None:
+            made = await self._c.fetchval(
+                """INSERT INTO adapter_alias (tenant_id, adapter_id, alias, version_id) VALUES ($1, $2, $3, $4)
+                ON CONFLICT DO NOTHING RETURNING etag""",
+                self._tenant, adapter_id, alias, version_id,
+            )  # fmt: skip
+        else:
+            made = await self._c.fetchval(
+                """UPDATE adapter_alias SET version_id = $4, etag = etag + 1, updated_at = now()
+                WHERE tenant_id = $1 AND adapter_id = $2 AND alias = $3 AND etag = $5 RETURNING etag""",
+                self._tenant, adapter_id, alias, version_id, etag,
+            )  # fmt: skip
+        return int(made) if made is not None else None
+
+    async def delete_alias(self, adapter_id: UUID, alias: str, etag: int) -> bool:
+        done = await self._c.fetchval(
+            """DELETE FROM adapter_alias WHERE tenant_id = $1 AND adapter_id = $2 AND alias = $3 AND etag = $4
+            RETURNING true""",
+            self._tenant, adapter_id, alias, etag,
+        )  # fmt: skip
+        return bool(done)
+
+    async def record_move(
+        self, adapter_id: UUID, alias: str, before: UUID | None, after: UUID | None, actor: UUID | None, reason: str
+    ) -> None:
+        await self._c.execute(
+            """INSERT INTO alias_event
+            (tenant_id, id, adapter_id, alias, from_version, to_version, actor_key_id, reason)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+            self._tenant, ids.uuid7(), adapter_id, alias, before, after, actor, reason,
+        )  # fmt: skip
+
+    async def moves(self, adapter_id: UUID, alias: str, after: UUID | None, limit: int) -> list[AliasEvent]:
+        """Newest first."""
+        rows = await self._c.fetch(
+            """SELECT e.id, f.number AS from_number, t.number AS to_number, e.actor_key_id AS actor, e.reason, e.at
+            FROM alias_event e
+            LEFT JOIN adapter_version f ON f.tenant_id = e.tenant_id AND f.id = e.from_version
+            LEFT JOIN adapter_version t ON t.tenant_id = e.tenant_id AND t.id = e.to_version
+            WHERE e.tenant_id = $1 AND e.adapter_id = $2 AND e.alias = $3 AND ($4::uuid IS NULL OR e.id < $4)
+            ORDER BY e.id DESC LIMIT $5""",
+            self._tenant, adapter_id, alias, after, limit,
+        )  # fmt: skip
+        return [AliasEvent(**dict(row)) for row in rows]
+
+    async def held(self) -> Held:
+        row = await self._c.fetchrow(
+            """SELECT (SELECT count(*) FROM adapter WHERE tenant_id = $1 AND deleted_at IS NULL) AS adapters,
+            (SELECT coalesce(sum(bytes), 0) FROM adapter_version WHERE tenant_id = $1 AND state = 'ready') AS bytes,
+            (SELECT count(*) FROM adapter_version WHERE tenant_id = $1
+              AND created_at > now() - interval '1 hour') AS uploads""",
+            self._tenant,
+        )
+        return Held(row["adapters"], int(row["bytes"]), row["uploads"])
+
+    async def answers_with(self, digest: bytes) -> bool:
+        """Whether a ready version of this tenant still has the digest."""
+        found = await self._c.fetchval(
+            "SELECT EXISTS (SELECT FROM adapter_version WHERE tenant_id = $1 AND digest = $2 AND state = 'ready')",
+            self._tenant, digest,
+        )  # fmt: skip
+        return bool(found)
+
+
+def _adapter(row: Mapping[str, Any]) -> Adapter:
+    return Adapter(**dict(row))
+
+
+def _version(row: Mapping[str, Any]) -> Version:
+    return Version(
+        row["id"], row["adapter_id"], row["number"], State(row["state"]), row["state_reason"], row["digest"],
+        row["bytes"], row["rank"], row["targets"], row["report"], row["created_at"],
+    )  # fmt: skip
