@@ -111,6 +111,11 @@ class KvCache:
         for namespace in self.tree.namespaces(weights):
             self.tree.drop(namespace)
 
+    def check_leases(self, held: Sequence[Lease]) -> None:
+        """Assert that exactly these leases exist."""
+        assert len(held) == len(self._leases), "leases and sequences differ in number"
+        assert set(held) == self._leases, "a lease without a sequence"
+
     def _end(self, lease: Lease, used: bool) -> None:
         self._leases.remove(lease)
         for page in lease.pages[lease.sealed :]:

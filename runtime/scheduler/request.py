@@ -1,0 +1,80 @@
+"""A request and its sequences, as the scheduler sees them.
+
+Owns per-request state and its counters; holds no policy. It must not know pages' contents, the plan or the clock.
+"""
+
+from enum import Enum
+
+from tenantry.runtime.cache.leases import Lease
+from tenantry.runtime.messages import Submit, Usage
+
+
+class Phase(Enum):
+    """WAITING: holds no pages (not started, or preempted). RUNNING: holds a lease. ENDED: holds nothing, for good.
+
+    There is no prefill or decode phase: `computed` chases `len(tokens)`, however far behind it is.
+    """
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Sequence:
+    """One choice. tokens: prompt and all that was drawn. computed: how many of them have their KV in `lease`.
+
+    id: engine-local. rank: place in the order of service, lower first; the highest is preempted first.
+    """
+
+    __slots__ = ("choice", "computed", "id", "lease", "phase", "rank", "request", "tokens")
+
+    def __init__(self, sequence: int, request: "Request", choice: int) -> None:
+        self.id = sequence
+        self.request = request
+        self.choice = choice
+        self.rank = (request.order, choice)
+        self.tokens = list(request.submit.prompt)
+        self.computed = 0
+        self.lease: Lease | None = None
+        self.phase = Phase.WAITING
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.request.prompt_length
+
+
+class Request:
+    """order: arrival number. expires: absolute time after which it may not start, or None.
+
+    A token in `stops` ends a choice; `forbidden` is what may not be drawn before min_tokens (both from the sampling
+    and the model's end tokens). prompt, cached, completion only ever grow.
+    """
+
+    __slots__ = (
+        "adapter_bytes", "cached", "completion", "expires", "forbidden", "order", "prompt", "prompt_length",
+        "sequences", "stops", "submit",
+    )  # fmt: skip
+
+    def __init__(
+        self, submit: Submit, adapter_bytes: int, order: int, now: float, end_tokens: frozenset[int]
+    ) -> None:
+        sampling = submit.sampling
+        self.submit = submit
+        self.adapter_bytes = adapter_bytes
+        self.order = order
+        self.expires = now + submit.deadline if submit.deadline else None
+        self.prompt_length = len(submit.prompt)
+        self.stops = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else end_tokens)
+        self.forbidden = tuple(sorted(self.stops))
+        self.sequences: list[Sequence] = []
+        self.prompt = 0
+        self.cached = 0
+        self.completion = 0
+
+    @property
+    def id(self) -> str:
+        return self.submit.request_id
+
+    def usage(self) -> Usage:
+        """prompt: what was reached of it, by computing or by finding it; the whole once a token has been drawn."""
+        return Usage(prompt=self.prompt, cached=self.cached, completion=self.completion)
