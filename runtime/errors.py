@@ -7,6 +7,9 @@ RuntimeRefusal                     an answer to a caller: names the field at fau
 ├── AdapterUnavailable             blob missing, corrupt, or can never fit (409/503)
 ├── QueueFull                      too many waiting requests (503)
 └── EngineUnavailable              the engine is away or died under the request (503)
+    └── MeteringUnavailable        token counts cannot be written down, so nothing is served (503)
+
+UnusableModel                      a model directory that cannot be served: the start is refused
 """
 
 
@@ -43,3 +46,25 @@ class QueueFull(RuntimeRefusal):
 
 class EngineUnavailable(RuntimeRefusal):
     code = "engine_unavailable"
+
+
+class MeteringUnavailable(EngineUnavailable):
+    code = "metering_unavailable"
+
+
+_BY_CODE: dict[str, type[RuntimeRefusal]] = {
+    kind.code: kind
+    for kind in (
+        InvalidNamespace, InvalidRequest, ContextExceeded, AdapterUnavailable, QueueFull, EngineUnavailable,
+        MeteringUnavailable,
+    )
+}  # fmt: skip
+
+
+def refusal(code: str, param: str | None, message: str) -> RuntimeRefusal:
+    """The error that a code read off the wire stands for."""
+    return _BY_CODE.get(code, EngineUnavailable)(param, message)
+
+
+class UnusableModel(Exception):
+    """A file of the model directory is missing, malformed or of a kind this runtime does not know."""

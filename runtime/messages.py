@@ -81,7 +81,7 @@ class Ping(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 Command = Submit | Abort | WarmAdapter | DropAdapter | Ping
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts, made by the engine alone. cached counts prompt tokens whose KV was found, not computed.
 
     completion counts every generated token of every choice, end tokens included.
