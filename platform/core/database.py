@@ -151,6 +151,14 @@ def translated() -> "Iterator[None]":
 
 
 async def _prepare(connection: Connection) -> None:
+    # the driver's own uuid class does not encode as JSON or msgpack; the standard one does
+    await connection.set_type_codec(
+        "uuid",
+        schema="pg_catalog",
+        encoder=lambda v: v.bytes,
+        decoder=lambda b: UUID(bytes=bytes(b)),
+        format="binary",
+    )
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda v: msgspec.json.encode(v).decode(), decoder=msgspec.json.decode
     )

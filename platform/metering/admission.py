@@ -88,7 +88,7 @@ async def admit(connection: Connection, epoch: UUID, request_id: UUID, order: Or
         adapter_id=order.adapter_id,
         adapter_version_id=order.adapter_version_id,
         model=order.model,
-        price_id=UUID(int=price.id.int),
+        price_id=price.id,
         admitted_at=row["admitted"],
     )
     headers = {}

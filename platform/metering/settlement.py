@@ -43,9 +43,21 @@ class Settlement:
 
 
 async def settle(connection: Connection, items: Sequence[Settlement]) -> set[UUID]:
-    """In one operator transaction. Returns the ids settled by this call; the others already were."""
-    rows = [_row(item) for item in items]
-    return {UUID(int=r[0].int) for r in await connection.fetch("SELECT settle($1)", rows)}
+    """In an operator transaction. Returns the ids settled by this call; the others already were.
+
+    An item the database refuses (it breaks a constraint) is logged and left out; it never holds up the rest.
+    """
+    if not items:
+        return set()
+    try:
+        async with connection.transaction():
+            return {row[0] for row in await connection.fetch("SELECT settle($1)", [_row(item) for item in items])}
+    except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        if len(items) == 1:
+            log.error("settlement refused", request_id=str(items[0].request_id), error=str(error))
+            return set()
+    half = len(items) // 2
+    return await settle(connection, items[:half]) | await settle(connection, items[half:])
 
 
 async def abandon(connection: Connection, requests: Sequence[tuple[UUID, UUID]]) -> None:
@@ -59,10 +71,9 @@ async def abandon(connection: Connection, requests: Sequence[tuple[UUID, UUID]])
 
 
 def _row(item: Settlement) -> dict[str, Any]:
-    receipt, usage = msgspec.to_builtins(item.receipt, builtin_types=(UUID,)), item.usage
-    names = Receipt.__struct_fields__
+    usage = item.usage
     return {
-        **dict(zip(names, receipt[1:], strict=True)),
+        **msgspec.structs.asdict(item.receipt),
         "request_id": item.request_id,
         "prompt": usage.prompt,
         "cached": usage.cached,
@@ -160,18 +171,9 @@ class Settler:
             del self._abandoned[: len(leaving)]
 
     async def _settle(self, batch: list[_Waiting]) -> None:
-        try:
-            with self._telemetry.settle_seconds.time():
-                async with self._database.operator() as connection:
-                    won = await settle(connection, [w.item for w in batch])
-        except asyncpg.PostgresError as error:
-            if len(batch) > 1:  # one row the database refuses must not hold up the others
-                for one in batch:
-                    await self._settle([one])
-                return
-            log.error("settlement refused", request_id=str(batch[0].item.request_id), error=str(error))
-            _resolve(batch[0].done, False)
-            return
+        with self._telemetry.settle_seconds.time():
+            async with self._database.operator() as connection:
+                won = await settle(connection, [w.item for w in batch])
         for waiting in batch:
             first = waiting.item.request_id in won
             won.discard(waiting.item.request_id)

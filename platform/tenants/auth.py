@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
-from uuid import UUID
 
 from cachetools import TTLCache
 
@@ -95,9 +94,13 @@ class Authenticator:
             found = await connection.fetchrow("SELECT * FROM auth_lookup($1)", public_id)
         row = None
         if found is not None:
-            tenant_id, key_id = UUID(int=found["tenant_id"].int), UUID(int=found["id"].int)
             principal = Principal(
-                tenant_id, found["tenant_name"], key_id, public_id, found["env"], frozenset(found["scopes"])
+                found["tenant_id"],
+                found["tenant_name"],
+                found["id"],
+                public_id,
+                found["env"],
+                frozenset(found["scopes"]),
             )
             row = _Row(principal, found["pepper_id"], found["mac"], found["live"], found["unused_for_a_minute"])
         if self._rows.timer() - started < self._rows.ttl:  # a slow answer may be old already

@@ -1,0 +1,74 @@
+"""The price table: effective-dated rows that never change. Admission takes the one in force by the database's time."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from tenantry.platform.core import ids
+from tenantry.platform.core.database import Connection
+from tenantry.platform.core.errors import Conflict, InvalidInput
+from tenantry.platform.metering.pricing import Price
+
+
+async def add_price(
+    connection: Connection,
+    base_model_id: UUID,
+    *,
+    prompt_nano: int,
+    cached_nano: int,
+    completion_nano: int,
+    effective_from: datetime | None = None,
+) -> Price:
+    """As the operator. Nano-units per token; effective now unless a later time is given (never an earlier one)."""
+    if not 0 <= cached_nano <= prompt_nano:
+        raise InvalidInput("A cached token cannot cost more than a computed one.", param="cached_nano")
+    try:
+        row = await connection.fetchrow(
+            "INSERT INTO price (id, base_model_id, prompt_nano, cached_nano, completion_nano, effective_from) "
+            "VALUES ($1, $2, $3, $4, $5, greatest($6::timestamptz, clock_timestamp())) RETURNING *",
+            ids.uuid7(),
+            base_model_id,
+            prompt_nano,
+            cached_nano,
+            completion_nano,
+            effective_from,
+        )
+    except (asyncpg.CheckViolationError, asyncpg.DataError):
+        raise InvalidInput("A price is out of bounds.", param="price") from None
+    except asyncpg.UniqueViolationError:
+        raise Conflict("Another price takes effect at that very time.", param="effective_from") from None
+    return _price(row)
+
+
+async def ensure_price(
+    connection: Connection, base_model_id: UUID, prompt_nano: int, cached_nano: int, completion_nano: int
+) -> Price:
+    """As the operator: the price in force, made from these numbers when there is none yet."""
+    found = await current_price(connection, base_model_id)
+    return found or await add_price(
+        connection,
+        base_model_id,
+        prompt_nano=prompt_nano,
+        cached_nano=cached_nano,
+        completion_nano=completion_nano,
+    )
+
+
+async def current_price(connection: Connection, base_model_id: UUID) -> Price | None:
+    row = await connection.fetchrow(
+        "SELECT * FROM price WHERE base_model_id = $1 AND effective_from <= clock_timestamp() "
+        "ORDER BY effective_from DESC LIMIT 1",
+        base_model_id,
+    )
+    return _price(row) if row else None
+
+
+async def prices_by_id(connection: Connection, price_ids: Iterable[UUID]) -> dict[UUID, Price]:
+    rows = await connection.fetch("SELECT * FROM price WHERE id = ANY($1::uuid[])", list(set(price_ids)))
+    return {price.id: price for price in map(_price, rows)}
+
+
+def _price(row: asyncpg.Record) -> Price:
+    return Price(row["id"], row["prompt_nano"], row["cached_nano"], row["completion_nano"])
