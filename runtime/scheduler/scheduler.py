@@ -235,18 +235,18 @@ class Scheduler:
         """Rows of what runs: those one token behind first (decode), then chunks of the others, oldest first."""
         behind = []
         for sequence in self._running.copy():
-            if sequence.phase is not Phase.RUNNING:
+            if sequence.phase is not Phase.RUNNING or not self._grow(sequence):
                 continue
             if len(sequence.tokens) - sequence.computed > 1:
                 behind.append(sequence)
-            elif self._grow(sequence):
+            else:
                 batch.add(sequence)
         for sequence in behind:
             if sequence.phase is Phase.RUNNING:
                 batch.add(sequence)
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Pages for one more token, taken from the youngest if there are none. False: it was the youngest itself."""
+        """Pages for all its tokens, taken from the youngest if there are none. False: it was the youngest itself."""
         lease = sequence.lease
         assert lease is not None
         while not self.cache.extend(lease, len(sequence.tokens)):

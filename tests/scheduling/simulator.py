@@ -1,0 +1,537 @@
+"""The pure core under a seeded swarm: a fake runner with a shadow KV array, and every invariant after every event.
+
+Numbers in assertions refer to the invariants: 1 partition, 2 references, 3 pages hold what was written for exactly
+this prefix, 4 one root, 5 fence, 6 only complete finite pages are shared, 7 adapters, 8 limits, 9 one terminal event,
+11 liveness, 12 same tokens as an interpreter without cache or batch. Replay one seed with
+`PYTHONPATH=.src python -m tests.scheduling.simulator SEED STEPS`.
+"""
+
+import sys
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+
+from tenantry.adapters.residency import Residency
+from tenantry.runtime.cache.pages import PageClass
+from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.messages import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    Refused,
+    Sampling,
+    Submit,
+    Tokens,
+    Usage,
+)
+from tenantry.runtime.namespace import Namespace
+from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.scheduler.scheduler import Scheduler
+
+MASK = (1 << 61) - 1
+BASE = b"\0" * 32
+
+
+def mix(state: int, value: int) -> int:
+    """One step of a rolling hash; independent of the interpreter's hash seed."""
+    state = ((state ^ (value + 1)) * 6364136223846793005 + 1442695040888963407) & MASK
+    return state ^ (state >> 29)
+
+
+def pick(state: int, salt: int, vocab: int, forbidden: tuple[int, ...]) -> int:
+    """The model: the next token is a function of everything before it, and of what may not be drawn."""
+    allowed = [t for t in range(vocab) if t not in forbidden]
+    return allowed[(mix(state, salt) >> 7) % len(allowed)]
+
+
+@dataclass
+class World:
+    """What one seed turns on. Probabilities are per step."""
+
+    seed: int
+    pages: int = 16
+    page_size: int = 2
+    max_running: int = 4
+    budget: int = 8
+    max_waiting: int = 16
+    max_context: int = 64
+    vocab: int = 5
+    end_token: int = 1
+    alphabet: int = 2
+    tenants: int = 2
+    adapter_sizes: tuple[int, ...] = (3, 5)
+    adapter_limit: int = 8
+    families: int = 2
+    longest: int = 12
+    most_tokens: int = 8
+    choices: int = 1
+    arrivals: float = 0.5
+    load_delay: int = 0
+    load_fails: float = 0.0
+    nan: float = 0.0
+    abort: float = 0.0
+    abort_in_flight: float = 0.0
+    drop: float = 0.0
+    warm: float = 0.0
+    stop_string: float = 0.0
+    deadline: float = 0.0
+    burst: float = 0.0
+    bad: float = 0.0
+
+    @classmethod
+    def swarm(cls, seed: int) -> "World":
+        """Sizes, features and faults drawn from the seed; half of the features are off in any one seed."""
+        rng = Random(seed)
+
+        def some(*values: float) -> float:
+            return rng.choice(values) if rng.random() < 0.5 else 0.0
+
+        page_size = rng.randint(1, 4)
+        pages = rng.choice((8, 12, 16, 24, 40, 64))
+        running = rng.choice((1, 2, 3, 4, 8))
+        sizes = tuple(rng.randint(1, 9) for _ in range(rng.choice((0, 1, 2, 3, 5))))
+        return cls(
+            seed=seed,
+            pages=pages,
+            page_size=page_size,
+            max_running=running,
+            budget=running + page_size + rng.choice((0, 1, 3, 8, 40)),
+            max_waiting=rng.choice((3, 8, 24)),
+            max_context=rng.choice((16, 40, 400)),
+            vocab=rng.randint(4, 6),
+            alphabet=rng.randint(1, 3),
+            tenants=rng.randint(1, 3),
+            adapter_sizes=sizes,
+            adapter_limit=rng.choice((8, 12, 30)),
+            families=rng.randint(1, 4),
+            longest=rng.choice((4, 12, 30)),
+            most_tokens=rng.choice((1, 4, 12, 24)),
+            choices=rng.choice((1, 1, 2, 4, 8)),
+            arrivals=rng.choice((0.1, 0.3, 0.6, 0.95)),
+            load_delay=rng.choice((0, 1, 5, 20)),
+            load_fails=some(0.1, 0.5),
+            nan=some(0.005, 0.05),
+            abort=some(0.02, 0.2),
+            abort_in_flight=some(0.02, 0.2),
+            drop=some(0.01, 0.05),
+            warm=some(0.05),
+            stop_string=some(0.02, 0.1),
+            deadline=some(0.1, 0.5),
+            burst=some(0.1, 0.5),
+            bad=some(0.05),
+        )
+
+
+@dataclass
+class Client:
+    """What the outside knows of one request: what it sent, what it got, and the hash of every prefix of it."""
+
+    submit: Submit
+    tenant: int
+    adapter: int
+    start: int
+    outputs: list[list[int]]
+    hashes: list[list[int]]
+    reasons: list[str | None]
+    matched: list[str | int | None]
+    terminal: Event | None = None
+    first_start: int | None = None
+    usage: Usage = field(default_factory=Usage)
+    stopped: set[int] = field(default_factory=set)
+    submitted: int = 0
+    started: bool = False
+
+    def tokens(self, choice: int) -> list[int]:
+        return [*self.submit.prompt, *self.outputs[choice]]
+
+
+class Simulator:
+    """One scheduler, one fake device, many clients. Every public method is one event and ends with check()."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rng = Random(world.seed ^ 0x5EED)
+        self.residency = Residency(world.adapter_limit)
+        self.scheduler = Scheduler(
+            ScheduleConfig(world.budget, world.max_running, world.max_waiting, world.max_context),
+            CacheConfig(world.page_size, world.pages),
+            self.residency,
+            (world.end_token,),
+            world.vocab,
+        )
+        self.now = 0.0
+        self.steps = 0
+        self.clients: dict[str, Client] = {}
+        self.live: dict[str, Client] = {}
+        self.kv = [[0] * world.page_size for _ in range(world.pages)]
+        self.device: set[bytes] = set()
+        self.loading: dict[bytes, int] = {}
+        self.verified: dict[int, object] = {}
+        self.seen: Counter[str] = Counter()
+        self.starts: dict[bytes, int] = {}
+        self.digests = [bytes([i + 1]) * 32 for i in range(len(world.adapter_sizes))]
+        for tenant in range(world.tenants):
+            for adapter in range(-1, len(self.digests)):
+                self.starts[self.namespace(tenant, adapter)] = mix(mix(7, tenant), adapter)
+
+    def namespace(self, tenant: int, adapter: int) -> bytes:
+        return Namespace(b"tenant%d" % tenant, BASE if adapter < 0 else self.digests[adapter]).key
+
+    # Events
+
+    def submit(self, prompt: tuple[int, ...], tenant: int = 0, adapter: int = -1, deadline: float = 0.0, **sampling):
+        """Returns the request's id, refused or not."""
+        name = f"r{len(self.clients)}"
+        submit = Submit(
+            request_id=name,
+            prompt=prompt,
+            sampling=Sampling(**sampling),
+            namespace=self.namespace(tenant, adapter),
+            adapter=None if adapter < 0 else self.digests[adapter],
+            share_key=f"tenant{tenant}",
+            deadline=deadline,
+        )
+        n = max(submit.sampling.n, 1)
+        start = self.starts[submit.namespace]
+        hashes = [start]
+        for token in prompt:
+            hashes.append(mix(hashes[-1], token))
+        client = Client(
+            submit,
+            tenant,
+            adapter,
+            start,
+            [[] for _ in range(n)],
+            [hashes[1:] for _ in range(n)],
+            [None] * n,
+            [None] * n,
+            submitted=self.steps,
+        )
+        self.clients[name] = self.live[name] = client
+        size = 0 if adapter < 0 else self.world.adapter_sizes[adapter]
+        refused = self.scheduler.add(submit, size, self.now)
+        if refused is not None:
+            self.receive([refused])
+        self.check()
+        return name
+
+    def abort(self, name: str) -> None:
+        self.scheduler.abort(name, self.now)
+        self.seen["abort"] += 1
+        self.check()
+
+    def drop(self, adapter: int) -> None:
+        self.scheduler.drop(self.digests[adapter])
+        self.seen["drop"] += 1
+        self.check()
+
+    def warm(self, adapter: int) -> None:
+        self.scheduler.warm(self.digests[adapter], self.world.adapter_sizes[adapter])
+        self.check()
+
+    def finish(self, name: str, choice: int) -> None:
+        """The engine saw a stop string."""
+        if self.scheduler.finish_choice(name, choice, "STOP"):
+            self.clients[name].stopped.add(choice)
+            self.seen["stop string"] += 1
+        self.check()
+
+    def step(self, in_flight=()) -> StepPlan | None:
+        """Plan, let things happen while the step is in flight, run, commit."""
+        self.steps += 1
+        self.now += 1.0
+        plan = self.scheduler.plan(self.now)
+        if plan is None:
+            assert not self.live, "9: live requests, and nothing to do"
+            self.check()
+            return None
+        owners = {s.id: (s.request.id, s.choice) for s in self.scheduler._by_id.values()}
+        self.check()
+        for name in in_flight:
+            self.abort(name)
+        result = self.run(plan, owners)
+        self.receive(self.scheduler.commit(plan, result, self.now))
+        self.check()
+        return plan
+
+    # The device
+
+    def run(self, plan: StepPlan, owners: dict[int, tuple[str, int]]) -> StepResult:
+        world = self.world
+        for digest in plan.evict:
+            assert digest in self.device, "7: eviction of an adapter that is not there"
+            self.device.discard(digest)
+        for digest in plan.load:
+            assert digest not in self.device, "7: load of a resident adapter"
+            assert digest not in self.loading, "7: loaded twice"
+            self.loading[digest] = world.load_delay
+        resident = self.device | self.loading.keys()
+        assert sum(world.adapter_sizes[d[0] - 1] for d in resident) <= world.adapter_limit, "7: more than its bytes"
+        assert sum(len(r.tokens) for r in plan.rows) <= world.budget, "8: over the token budget"
+        assert len({r.sequence for r in plan.rows}) == len(plan.rows) <= world.max_running, "8: too many rows"
+        writes: Counter[int] = Counter()
+        rows = tuple(self.row(row, *owners[row.sequence], writes) for row in plan.rows)
+        assert not writes or max(writes.values()) == 1, "1: two rows write one page"
+        loaded, failed = [], []
+        for digest in list(self.loading):
+            if self.loading[digest] > 0:
+                self.loading[digest] -= 1
+                continue
+            del self.loading[digest]
+            if self.rng.random() < world.load_fails:
+                failed.append((digest, "injected"))
+                self.seen["load failed"] += 1
+            else:
+                loaded.append(digest)
+                self.device.add(digest)
+                self.seen["loaded"] += 1
+        return StepResult(rows, tuple(loaded), tuple(failed))
+
+    def row(self, row: Row, name: str, choice: int, writes: Counter[int]) -> RowResult:
+        client, size = self.clients[name], self.world.page_size
+        tokens, hashes = client.tokens(choice), client.hashes[choice]
+        allocator = self.scheduler.cache.allocator
+        start, end = row.start, row.start + len(row.tokens)
+        assert row.adapter == client.submit.adapter, "7: the wrong adapter"
+        assert row.adapter is None or row.adapter in self.device, "7: the adapter is not resident"
+        assert start < end <= len(row.pages) * size, "3: positions outside of the block table"
+        assert list(row.tokens) == tokens[start:end], "12: other tokens than the request's"
+        assert (row.draw is not None) == (end == len(tokens)), "12: a draw elsewhere than at the end"
+        if client.first_start is None:
+            client.first_start = start
+            client.started = True
+            self.seen["hit" if start else "miss"] += 1
+        poisoned = False
+        for index in range(-(-end // size)):
+            page, low = row.pages[index], index * size
+            kind = allocator.class_of(page)
+            assert kind is not PageClass.FREE, "5: a page in use is free"
+            cells = self.kv[page]
+            for at in range(low, min(low + size, start)):
+                if cells[at - low] == -1 - row.sequence:
+                    poisoned = True
+                else:
+                    assert cells[at - low] == hashes[at], "3: read a page that was not written for this prefix"
+            if low + size > start:
+                assert kind is not PageClass.TREE, "6: write into a shared page"
+                writes[page] += 1
+        if self.rng.random() < self.world.nan:
+            poisoned = True
+        for at in range(start, end):
+            self.kv[row.pages[at // size]][at % size] = -1 - row.sequence if poisoned else hashes[at]
+        if row.draw is None:
+            self.seen["chunk"] += 1
+            return RowResult()
+        if poisoned:
+            self.seen["fault"] += 1
+            return RowResult(fault="non-finite logits")
+        assert list(row.draw.history) == tokens, "12: another history than the request's"
+        assert (row.draw.position, row.draw.prompt_length) == (len(tokens), len(client.submit.prompt))
+        drawn = [pick(hashes[-1], self.salt(client, choice), self.world.vocab, row.draw.forbidden)]
+        state = mix(hashes[-1], drawn[0])
+        early = len(client.outputs[choice]) < client.submit.sampling.min_tokens
+        while not early and self.rng.random() < self.world.burst:
+            drawn.append(pick(state, self.salt(client, choice), self.world.vocab, ()))
+            state = mix(state, drawn[-1])
+            self.seen["burst"] += 1
+        return RowResult(tuple(drawn))
+
+    @staticmethod
+    def salt(client: Client, choice: int) -> int:
+        return client.submit.sampling.seed * 31 + choice
+
+    def reference(self, client: Client, choice: int) -> tuple[list[int], str, int | None]:
+        """Tokens, reason and matched id as an interpreter without cache, batch or scheduler gives them."""
+        sampling, state = client.submit.sampling, client.start
+        stops = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else {self.world.end_token})
+        for token in client.submit.prompt:
+            state = mix(state, token)
+        output: list[int] = []
+        while True:
+            early = len(output) < sampling.min_tokens
+            token = pick(state, self.salt(client, choice), self.world.vocab, tuple(stops) if early else ())
+            output.append(token)
+            state = mix(state, token)
+            if token in stops and not early:
+                return output, "stop", token if token in sampling.stop_token_ids else None
+            if len(output) == sampling.max_tokens:
+                return output, "length", None
+
+    # What clients hear
+
+    def receive(self, events: list[Event]) -> None:
+        for event in events:
+            client = self.clients[event.request_id]
+            assert client.terminal is None, f"9: {event} after the terminal event"
+            if isinstance(event, Tokens):
+                assert event.tokens, "9: an empty Tokens"
+                assert client.reasons[event.choice] is None, "9: tokens of an ended choice"
+                for token in event.tokens:
+                    client.outputs[event.choice].append(token)
+                    client.hashes[event.choice].append(mix(client.hashes[event.choice][-1], token))
+            elif isinstance(event, ChoiceFinished):
+                assert client.reasons[event.choice] is None, "9: a choice ended twice"
+                client.reasons[event.choice] = event.reason
+                client.matched[event.choice] = event.matched
+            else:
+                client.terminal = event
+                del self.live[event.request_id]
+                self.judge(client)
+
+    def judge(self, client: Client) -> None:
+        """Everything a finished request must satisfy, seen from outside."""
+        event = client.terminal
+        if isinstance(event, Refused):
+            assert not client.started, "9: refused after it ran"
+            self.seen[f"refused {event.code}"] += 1
+            return
+        assert isinstance(event, Finished)
+        self.seen[f"finished {event.reason}"] += 1
+        usage, prompt = event.usage, client.submit.prompt
+        assert usage.completion == sum(map(len, client.outputs)), "9: completion tokens miscounted"
+        assert usage.cached <= usage.prompt <= len(prompt), "9: prompt tokens miscounted"
+        assert usage.cached in (0, client.first_start), "9: cached tokens are not those of the first lease"
+        assert usage.prompt == len(prompt) or not usage.completion, "9: prompt not counted"
+        if usage.prompt:
+            assert usage.cached == client.first_start, "9: cached tokens miscounted"
+        if event.reason in ("stop", "length"):
+            assert None not in client.reasons, "9: finished with a choice open"
+        for choice, output in enumerate(client.outputs):
+            tokens, reason, matched = self.reference(client, choice)
+            assert output == tokens[: len(output)], "12: other tokens than the reference's"
+            if choice in client.stopped:
+                assert (client.reasons[choice], client.matched[choice]) == ("stop", "STOP"), "9: stop string lost"
+            elif client.reasons[choice] is not None:
+                assert output == tokens, "12: ended elsewhere than the reference"
+                assert (client.reasons[choice], client.matched[choice]) == (reason, matched), "12: another reason"
+
+    # Invariants
+
+    def check(self) -> None:
+        self.scheduler.check()
+        assert self.scheduler._requests.keys() >= {n for n, c in self.live.items() if c.started} or self.scheduler._events
+        self.check_shared_pages()
+        for name, client in self.live.items():
+            usage = self.scheduler.usage(name)
+            if usage is not None:
+                old = client.usage
+                assert usage.prompt >= old.prompt, "9: prompt count fell"
+                assert usage.cached >= old.cached, "9: cached count fell"
+                assert usage.completion >= old.completion, "9: completion count fell"
+                client.usage = usage
+
+    def check_shared_pages(self) -> None:
+        """3, 4, 6: what the tree says a page holds is what was written there, for that namespace, and finite."""
+        tree, current = self.scheduler.cache.tree, {}
+        for node in tree:
+            current[node.page] = node
+            if self.verified.get(node.page) is node:
+                continue
+            path, at = [], node
+            while at.parent is not None:
+                path.append(at.key)
+                at = at.parent
+            state = self.starts[at.root.namespace]
+            expected: list[int] = []
+            for key in reversed(path):
+                expected = []
+                for token in array("I", key):
+                    state = mix(state, token)
+                    expected.append(state)
+            assert self.kv[node.page] == expected, "3, 6: a shared page holds something else"
+        self.verified = current
+
+    def drain(self) -> None:
+        """11, 9: without new work everything ends, within a bound; then nothing is held."""
+        work = sum(
+            c.submit.sampling.n * (len(c.submit.prompt) + c.submit.sampling.max_tokens) for c in self.live.values()
+        )
+        bound = self.steps + 50 + 2 * work + (len(self.live) + 1) * (self.world.load_delay + 2) * 2
+        while self.scheduler.has_work:
+            assert self.steps < bound, "11: starved"
+            self.step()
+        assert not self.live, "9: requests without a terminal event"
+        self.receive(self.scheduler.take_events())
+        cache, stats = self.scheduler.cache, self.scheduler.stats()
+        assert (stats.running, stats.waiting) == (0, 0), "9: queues are not empty"
+        assert stats.pages_free + stats.pages_cached == stats.pages_total, "1: pages lost"
+        assert cache.tree.pinned == 0, "2: locks held"
+        assert all(o.users == 0 for o in self.residency.occupants()), "7: adapters held"
+        assert not self.loading, "7: loads pending"
+        cache.tree.evict(stats.pages_total)
+        assert cache.allocator.free_count == stats.pages_total, "9: pages left after a flush"
+        self.verified = {}
+
+
+class Swarm:
+    """Drives a simulator by its world's probabilities."""
+
+    def __init__(self, seed: int) -> None:
+        self.world = World.swarm(seed)
+        self.sim = Simulator(self.world)
+        rng = Random(seed ^ 0xF00D)
+        self.rng = rng
+        self.prefixes = [self.word(rng.randint(0, self.world.longest)) for _ in range(self.world.families)]
+
+    def word(self, length: int) -> tuple[int, ...]:
+        return tuple(self.rng.randrange(2, 2 + self.world.alphabet) % self.world.vocab for _ in range(length))
+
+    def submit(self) -> None:
+        world, rng = self.world, self.rng
+        prefix = rng.choice(self.prefixes)
+        prompt = prefix[: rng.randint(0, len(prefix))] if rng.random() < 0.3 else prefix
+        prompt += self.word(rng.randint(0 if prompt else 1, max(1, world.longest // 3)))
+        most = rng.randint(1, world.most_tokens)
+        sampling = {
+            "max_tokens": most,
+            "min_tokens": rng.randint(0, most) if rng.random() < 0.3 else 0,
+            "n": rng.randint(1, world.choices),
+            "seed": rng.randrange(3),
+            "ignore_eos": rng.random() < 0.3,
+            "stop_token_ids": (2,) if rng.random() < 0.2 else (),
+        }
+        if rng.random() < world.bad:
+            sampling |= rng.choice(({"max_tokens": 0}, {"n": 9}, {"stop_token_ids": (world.vocab,)}, {"n": 0}))
+        deadline = float(rng.randint(1, 10)) if rng.random() < world.deadline else 0.0
+        self.sim.submit(
+            prompt, rng.randrange(world.tenants), rng.randrange(-1, len(world.adapter_sizes)), deadline, **sampling
+        )
+
+    def once(self) -> None:
+        world, rng, sim = self.world, self.rng, self.sim
+        while rng.random() < world.arrivals and len(sim.live) < 40:
+            self.submit()
+        live = list(sim.live)
+        if live and rng.random() < world.abort:
+            sim.abort(rng.choice(live))
+        if world.adapter_sizes and rng.random() < world.drop:
+            sim.drop(rng.randrange(len(world.adapter_sizes)))
+        if world.adapter_sizes and rng.random() < world.warm:
+            sim.warm(rng.randrange(len(world.adapter_sizes)))
+        if live and rng.random() < world.stop_string:
+            sim.finish(rng.choice(live), rng.randrange(world.choices))
+        victims = [rng.choice(live)] if live and rng.random() < world.abort_in_flight else []
+        sim.step(victims)
+
+
+def run(seed: int, steps: int) -> Counter[str]:
+    """Steps of one seed, then its drain. Returns what has happened, preemptions and evictions included."""
+    swarm = Swarm(seed)
+    sim = swarm.sim
+    try:
+        while sim.steps < steps:
+            for _ in range(min(1000, steps - sim.steps)):
+                swarm.once()
+            sim.drain()
+    except BaseException as error:
+        error.add_note(f"replay: PYTHONPATH=.src python -m tests.scheduling.simulator {seed} {steps}")
+        error.add_note(f"at step {sim.steps} of {swarm.world}")
+        raise
+    sim.seen["preemption"] += sim.scheduler.stats().preemptions
+    sim.seen["steps"] += sim.steps
+    return sim.seen
+
+
+if __name__ == "__main__":
+    print(run(int(sys.argv[1]), int(sys.argv[2])))
