@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tenantry.platform.core.errors import ConfigurationError
 
 PREFIX = "TENANTRY_"
+CLIENT_KEYS = ("url", "api_key")  # read by the command line's client commands, ignored by the server
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -72,7 +73,8 @@ class Settings:
     """Times are seconds, sizes bytes. database_url: None starts an embedded PostgreSQL under data_dir.
 
     owner_database_url: the role that migrates (DDL); needed only beside an external database_url.
-    environment: the only kind of API key this gateway accepts.
+    environment: the only kind of API key this gateway accepts. price_*_nano: per token, for a base model that has no
+    price yet. control_tokens: whether prompts sent as token ids may hold special tokens.
     """
 
     data_dir: Path = _setting(Path(".data"), _path)
@@ -93,6 +95,10 @@ class Settings:
     max_body_bytes: int = _setting(1 << 20, _integer(1024, 1 << 30))
     max_adapter_bytes: int = _setting(2 << 30, _integer(1024, 1 << 40))
     default_max_tokens: int = _setting(256, _integer(1, 1 << 20))
+    price_prompt_nano: int = _setting(500, _integer(0, 10**12))
+    price_cached_nano: int = _setting(50, _integer(0, 10**12))
+    price_completion_nano: int = _setting(1500, _integer(0, 10**12))
+    control_tokens: Literal["refuse", "allow"] = _setting("refuse", _choice("refuse", "allow"))
 
     @property
     def secrets_dir(self) -> Path:
@@ -112,6 +118,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Sett
     source = os.environ if environment is None else environment
     parsers = {f.name: f.metadata["parse"] for f in fields(Settings)}
     given: dict[str, Any] = {k[len(PREFIX) :].lower(): v for k, v in source.items() if k.startswith(PREFIX)}
+    for name in CLIENT_KEYS:
+        given.pop(name, None)
     given.update({k: v for k, v in overrides.items() if v is not None})
     values: dict[str, Any] = {"data_dir": Path(".data").absolute()}
     for name, value in given.items():
@@ -125,3 +133,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Sett
     if settings.owner_database_url and not settings.database_url:
         raise ConfigurationError(f"{PREFIX}OWNER_DATABASE_URL needs {PREFIX}DATABASE_URL beside it")
     return settings
+
+
+def client_value(name: Literal["url", "api_key"]) -> str | None:
+    """TENANTRY_URL and TENANTRY_API_KEY: where the command line sends its requests, and as whom."""
+    return os.environ.get(PREFIX + name.upper()) or None
