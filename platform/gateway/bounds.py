@@ -73,11 +73,11 @@ def sampling(request: ChatRequest | CompletionRequest, prompt_tokens: int, limit
         raise InvalidInput("The prompt holds no tokens.", code="invalid_value", param=prompt_field)
     room = limits.context - prompt_tokens
     if room < 1:
-        _too_long(prompt_field, f"the prompt alone holds {prompt_tokens}", limits)
+        too_long(prompt_field, f"the prompt alone holds {prompt_tokens}", limits)
     field, asked = _max_tokens_field(request)
     max_tokens = asked if asked is not None else min(limits.default_max_tokens, room)
     if max_tokens > room:
-        _too_long(field, f"the prompt's {prompt_tokens} and {max_tokens} to generate do not fit", limits)
+        too_long(field, f"the prompt's {prompt_tokens} and {max_tokens} to generate do not fit", limits)
     if (request.min_tokens or 0) > max_tokens:
         _out_of_range("min_tokens", "must not exceed max_tokens")
     n, logprobs = request.n or 1, _logprobs(request)
@@ -120,7 +120,8 @@ def _out_of_range(field: str, message: str) -> NoReturn:
     raise InvalidInput(f"{field}: {message}.", code="out_of_range", param=field)
 
 
-def _too_long(field: str, why: str, limits: ModelLimits) -> NoReturn:
+def too_long(field: str, why: str, limits: ModelLimits) -> NoReturn:
+    """Raises context_length_exceeded."""
     raise InvalidInput(
         f"The context holds {limits.context} tokens; {why}.", code="context_length_exceeded", param=field
     )

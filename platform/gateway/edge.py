@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
 
 from tenantry.platform.core import ids
 from tenantry.platform.core.errors import InvalidInput, MethodNotAllowed, NotFound, PlatformError
+from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.gateway import envelope
 
 log = structlog.get_logger("gateway")
@@ -44,8 +45,9 @@ _LABEL = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 class Edge:
     """ASGI around the litestar app. `scope["state"]["request_id"]` is ours; a client's id is only a log label."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self.app = app
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -83,12 +85,16 @@ class Edge:
             except PlatformError as error:
                 await envelope.send(error, request_id, stamped)
             finally:
+                seconds = time.perf_counter() - started
+                route = scope.get("path_template", "unmatched")
+                self._telemetry.requests.labels(route, str(status or 499)).inc()
+                self._telemetry.request_seconds.observe(seconds)
                 log.info(
                     "request",
                     method=scope["method"],
-                    route=scope.get("path_template", "unmatched"),
+                    route=route,
                     status=status or 499,
-                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                     client_label=label or None,
                 )
 

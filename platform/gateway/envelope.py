@@ -95,3 +95,8 @@ def _validation(error: ValidationException) -> PlatformError:
     first: Any = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
     param = first.get("key") if isinstance(first, dict) else None
     return errors.InvalidInput(f"{param or 'A parameter'} is not valid.", param=param)
+
+
+def event(answer: PlatformError, request_id: str | None) -> bytes:
+    """The same inside a stream that has begun; clients raise it. No [DONE] may follow."""
+    return b"data: " + msgspec.json.encode(answer.envelope(request_id)) + b"\n\n"

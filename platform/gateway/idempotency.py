@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
 
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import Conflict, InvalidInput, Unavailable
@@ -90,16 +90,10 @@ def idempotent(store: IdempotencyStore) -> Callable[[ASGIApp], ASGIApp]:
     """litestar middleware, inside of the guard."""
 
     def wrap(app: ASGIApp) -> ASGIApp:
-        async def once(scope: Scope, receive: Receive, send: Send) -> None:
+        async def once(scope: Any, receive: Receive, send: Send) -> None:
             raw = next((value for name, value in scope["headers"] if name == b"idempotency-key"), None)
             policy = policy_of(scope["route_handler"])
-            if (
-                raw is None
-                or scope["type"] != "http"
-                or scope["method"] != "POST"
-                or policy is None
-                or policy.access is Access.PUBLIC
-            ):
+            if raw is None or scope["method"] != "POST" or policy is None or policy.access is Access.PUBLIC:
                 await app(scope, receive, send)
                 return
             await _once(store, app, scope, receive, send, _check_key(raw))
@@ -126,7 +120,7 @@ async def _once(
     finally:
         answer = recorder.answer
         try:
-            if answer is None:
+            if answer is None or scope["route_handler"].opt.get("never_kept"):
                 await store.release(tenant_id, key)
             else:
                 await store.keep(tenant_id, key, answer)

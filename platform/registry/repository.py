@@ -104,7 +104,7 @@ class Repository:
             FROM adapter_version WHERE tenant_id = $1 AND adapter_id = $3 RETURNING id, number""",
             self._tenant, ids.uuid7(), adapter_id, key_id,
         )  # fmt: skip
-        return row["id"], row["number"]
+        return _id(row["id"]), row["number"]
 
     async def reject(self, version_id: UUID, reason: str, report: Mapping[str, Any]) -> None:
         await self._c.execute(
@@ -140,21 +140,21 @@ class Repository:
         row = await self._c.fetchrow(
             f"{_ALIAS} AND l.adapter_id = $2 AND l.alias = $3", self._tenant, adapter_id, alias
         )
-        return Alias(**dict(row)) if row else None
+        return Alias(**_plain(row)) if row else None
 
     async def aliases(self, adapter_id: UUID) -> list[Alias]:
         rows = await self._c.fetch(f"{_ALIAS} AND l.adapter_id = $2 ORDER BY l.alias", self._tenant, adapter_id)
-        return [Alias(**dict(row)) for row in rows]
+        return [Alias(**_plain(row)) for row in rows]
 
-    async def aliases_of_all(self) -> list[tuple[str, str, Version]]:
+    async def aliases_of_all(self, base_id: UUID) -> list[tuple[str, str, Version]]:
         """(adapter, alias, version) for every alias that answers requests."""
         rows = await self._c.fetch(
             """SELECT v.*, a.name, l.alias FROM adapter_alias l
             JOIN adapter a ON a.tenant_id = l.tenant_id AND a.id = l.adapter_id AND a.deleted_at IS NULL
             JOIN adapter_version v ON v.tenant_id = l.tenant_id AND v.id = l.version_id AND v.state = 'ready'
-            WHERE l.tenant_id = $1 ORDER BY a.name, l.alias""",
-            self._tenant,
-        )
+            WHERE l.tenant_id = $1 AND a.base_model_id = $2 ORDER BY a.name, l.alias""",
+            self._tenant, base_id,
+        )  # fmt: skip
         return [(row["name"], row["alias"], _version(row)) for row in rows]
 
     async def put_alias(self, adapter_id: UUID, alias: str, version_id: UUID, etag: int | None) -> int | None:
@@ -202,7 +202,7 @@ class Repository:
             ORDER BY e.id DESC LIMIT $5""",
             self._tenant, adapter_id, alias, after, limit,
         )  # fmt: skip
-        return [AliasEvent(**dict(row)) for row in rows]
+        return [AliasEvent(**_plain(row)) for row in rows]
 
     async def held(self) -> Held:
         row = await self._c.fetchrow(
@@ -223,12 +223,21 @@ class Repository:
         return bool(found)
 
 
+def _id(value: UUID) -> UUID:
+    """The driver's own uuid class does not encode as JSON; the standard one does."""
+    return UUID(int=value.int)
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _id(value) if isinstance(value, UUID) else value for name, value in row.items()}
+
+
 def _adapter(row: Mapping[str, Any]) -> Adapter:
-    return Adapter(**dict(row))
+    return Adapter(**_plain(row))
 
 
 def _version(row: Mapping[str, Any]) -> Version:
     return Version(
-        row["id"], row["adapter_id"], row["number"], State(row["state"]), row["state_reason"], row["digest"],
-        row["bytes"], row["rank"], row["targets"], row["report"], row["created_at"],
+        _id(row["id"]), _id(row["adapter_id"]), row["number"], State(row["state"]), row["state_reason"],
+        row["digest"], row["bytes"], row["rank"], row["targets"], row["report"], row["created_at"],
     )  # fmt: skip

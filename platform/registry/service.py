@@ -27,7 +27,7 @@ class Allowance:
 
 
 class Registry:
-    """bases: the base models served here, by name. drop: tells the engine to let go of a digest."""
+    """base: the one base model served here. drop: tells the engine to let go of a digest."""
 
     def __init__(self, database: Database, base: BaseModel, drop: Drop, allowance: Allowance | None = None) -> None:
         self.database = database
@@ -45,7 +45,7 @@ class Registry:
         async with self.database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
             adapter = await repository.adapter(name.adapter)
-            if adapter is None:
+            if adapter is None or adapter.base != self.base.name:
                 raise _no_such_model()
             number = name.number
             if number is None:
@@ -64,7 +64,7 @@ class Registry:
     async def callable_models(self, tenant_id: UUID) -> list[tuple[str, Version]]:
         """(model name, version) of every alias that answers; the default alias is the bare name."""
         async with self.database.tenant(tenant_id) as connection:
-            rows = await Repository(connection, tenant_id).aliases_of_all()
+            rows = await Repository(connection, tenant_id).aliases_of_all(self.base.id)
         return [(name if alias == names.DEFAULT_ALIAS else f"{name}@{alias}", v) for name, alias, v in rows]
 
     async def create(self, tenant_id: UUID, name: str, description: str = "") -> Adapter:

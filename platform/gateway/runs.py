@@ -1,0 +1,265 @@
+"""One admitted generation, owned by a task of the process and never by the HTTP response that reads it.
+
+Owns consuming the engine's events, feeding the one reader, aborting when the reader goes away or stops reading, and
+settling at every end. It must not know HTTP, tenants' names or the shape of replies beyond Renderer.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from tenantry.platform.core.errors import EngineAway, PlatformError
+from tenantry.platform.core.telemetry import Telemetry
+from tenantry.platform.gateway import envelope
+from tenantry.platform.gateway.render import Piece, Renderer
+from tenantry.platform.metering.admission import Ticket
+from tenantry.platform.metering.settlement import Outcome, Settler
+from tenantry.runtime.errors import RuntimeRefusal
+from tenantry.runtime.messages import ChoiceFinished, Event, Finished, Refused, Tokens, Usage
+
+log = structlog.get_logger("gateway")
+
+MAX_UNREAD_BYTES = 256 << 10
+
+
+class Decoder(Protocol):
+    """Text of one choice. push gives what is certain by now; end gives the rest, cut before `matched`."""
+
+    def push(self, tokens: tuple[int, ...]) -> str: ...
+    def end(self, matched: str | None) -> str: ...
+
+
+class Generation(Protocol):
+    """One request in the engine: its events, and the way to stop it."""
+
+    def __aiter__(self) -> "Generation": ...
+    async def __anext__(self) -> Event: ...
+    def abort(self) -> None: ...
+
+
+Receive = Callable[[], Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class Run:
+    """stream: render frames as they come; else collect pieces for one whole reply. begun: the engine has said
+    something, so a refusal can still be an HTTP status until then."""
+
+    ticket: Ticket
+    generation: Generation
+    decoder: Callable[[], Decoder]
+    renderer: Renderer
+    stream: bool
+    telemetry: Telemetry
+    usage: Usage | None = None
+    failure: PlatformError | None = None
+    pieces: list[Piece] = field(default_factory=list)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    _frames: deque[bytes] = field(default_factory=deque)
+    _unread: int = 0
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
+    _decoders: dict[int, Decoder] = field(default_factory=dict)
+    _left: bool = False
+    _reason: str = ""
+
+    def leave(self) -> None:
+        """The reader is gone. Whatever was generated is still settled."""
+        if not self.done.is_set() and not self._left:
+            self._left = True
+            self.generation.abort()
+
+    async def frames(self) -> AsyncGenerator[bytes, None]:
+        """Rendered events, joined when the reader is slower than the engine. Ends after the last or the error."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            if self._frames:
+                chunk, self._unread = b"".join(self._frames), 0
+                self._frames.clear()
+                yield chunk
+            elif self.done.is_set():
+                return
+            if self.done.is_set():
+                self._more.set()
+
+    async def whole(self, receive: Receive) -> bytes:
+        """The body of a reply that is not streamed. Raises what went wrong; a disconnect aborts the engine."""
+        await self._until(self.done, receive)
+        if self.failure is not None:
+            raise self.failure
+        assert self.usage is not None
+        return self.renderer.whole(self.pieces, self.usage)
+
+    async def start_of_stream(self, receive: Receive) -> None:
+        """Returns at the engine's first word. Raises its refusal while that can still be an HTTP status."""
+        await self._until(self.begun, receive)
+        if self.done.is_set() and self.failure is not None:
+            raise self.failure
+
+    async def _until(self, event: asyncio.Event, receive: Receive) -> None:
+        """Wait for the event, and leave when the client does. litestar does not tell handlers of a disconnect."""
+        waiter, watcher = asyncio.create_task(event.wait()), asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({waiter, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiter.done():
+                self.leave()
+                await waiter
+        except asyncio.CancelledError:
+            self.leave()
+            raise
+        finally:
+            waiter.cancel()
+            watcher.cancel()
+
+    async def consume(self) -> Outcome | None:
+        """Run to the end. The outcome to settle, or None when only the journal knows the counts."""
+        if self.stream:
+            self._offer(self.renderer.first())
+        started = time.perf_counter()
+        try:
+            async for event in self.generation:
+                self.begun.set()
+                if isinstance(event, Tokens) and started:
+                    self.telemetry.first_token_seconds.observe(time.perf_counter() - started)
+                    started = 0.0
+                self._take(event)
+        except RuntimeRefusal as error:
+            self.failure = envelope.of(error)
+        except Exception as error:  # a bug here must not take the counts with it: the journal has them
+            self.failure = envelope.of(error)
+            self.generation.abort()
+        return self._finish()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Tokens():
+                decoder = self._decoders.get(event.choice)
+                if decoder is None:
+                    decoder = self._decoders[event.choice] = self.decoder()
+                self._gain(Piece(event.choice, decoder.push(event.tokens), event.tokens, event.logprobs))
+            case ChoiceFinished():
+                self._choice_finished(event)
+            case Finished():
+                self.usage, self._reason = event.usage, event.reason
+                if event.reason == "error":
+                    self.failure = EngineAway("The engine could not finish this request.", code="generation_failed")
+            case Refused():
+                self.failure = envelope.refusal(event.code, event.message, event.param)
+                self._reason = "refused"
+            case _:
+                pass
+
+    def _choice_finished(self, event: ChoiceFinished) -> None:
+        if event.reason not in ("stop", "length"):
+            return
+        decoder = self._decoders.get(event.choice)
+        matched = event.matched if isinstance(event.matched, str) else None
+        text = decoder.end(matched) if decoder is not None else ""
+        self._gain(Piece(event.choice, text, finish=event.reason))
+
+    def _gain(self, piece: Piece) -> None:
+        if not self.stream:
+            self.pieces.append(piece)
+        elif not self._left:
+            self._offer(self.renderer.piece(piece))
+            if self._unread > MAX_UNREAD_BYTES:
+                log.warning("slow_reader_cut", unread=self._unread)
+                self.leave()
+
+    def _offer(self, frame: bytes) -> None:
+        if frame:
+            self._frames.append(frame)
+            self._unread += len(frame)
+            self._more.set()
+
+    def _finish(self) -> Outcome | None:
+        cut = self._left or (self.usage is not None and self._reason == "abort")
+        if self.stream:
+            if self.failure is not None:
+                self._offer(envelope.event(self.failure, str(self.ticket.request_id)))
+            elif self.usage is not None and not cut:
+                self._offer(self.renderer.last(self.usage))
+            elif self.usage is not None:
+                self._offer(envelope.event(EngineAway("The generation was cut short."), str(self.ticket.request_id)))
+        elif cut and self.failure is None:
+            self.failure = EngineAway("The generation was cut short.")
+        self.begun.set()
+        self.done.set()
+        self._more.set()
+        if self._reason == "refused":
+            self.usage = Usage()
+            return "refused"
+        if self.usage is None:
+            return None
+        if self._reason == "error":
+            return "failed"
+        return "cancelled" if cut else "completed"
+
+
+class Runs:
+    """Every run of this process, so that draining can wait for them."""
+
+    def __init__(self, settler: Settler, telemetry: Telemetry) -> None:
+        self._settler = settler
+        self._telemetry = telemetry
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._live: dict[int, Run] = {}
+        self.draining = False
+
+    @property
+    def open(self) -> int:
+        return len(self._tasks)
+
+    def give_up(self, ticket: Ticket) -> None:
+        """An admitted request that never reached the engine costs nothing."""
+        self._settler.submit(ticket, Usage(), "failed")
+
+    def start(self, run: Run) -> None:
+        """Own a run from here on; it settles whatever becomes of its reader."""
+        self._spawn(self._own(run))
+        self._live[id(run)] = run
+        self._telemetry.open_requests.set(self.open)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Refuse new runs and wait for the open ones; what is left then is aborted and settled. False if any was."""
+        self.draining = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        if not self._tasks:
+            return True
+        for run in list(self._live.values()):
+            run.leave()
+        await asyncio.wait(self._tasks, timeout=5.0)
+        return False
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._telemetry.open_requests.set(self.open)
+
+    async def _own(self, run: Run) -> None:
+        ticket = run.ticket
+        outcome: Outcome | None = None
+        try:
+            outcome = await run.consume()
+        finally:
+            self._live.pop(id(run), None)
+            if outcome is None or run.usage is None:
+                self._settler.abandon(ticket.receipt.tenant_id, ticket.request_id)
+            else:
+                self._settler.submit(ticket, run.usage, outcome)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,132 @@
+"""What the API says and hears about usage, prices and wallets. Money is decimal text, tokens are whole numbers."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from tenantry.platform.core import ids, money
+from tenantry.platform.core.paging import Page
+from tenantry.platform.metering.pricing import Price
+from tenantry.platform.metering.usage import GroupBy, UsageEvent, UsageSum
+from tenantry.platform.metering.wallet import WalletEntry
+
+
+class UsageRow(msgspec.Struct, frozen=True):
+    """id and label name the group (an adapter's null id is the base model itself); hour is its start."""
+
+    id: str | None
+    label: str | None
+    hour: datetime | None
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost: str
+
+    @classmethod
+    def of(cls, by: GroupBy, row: UsageSum) -> "UsageRow":
+        kinds: dict[str, ids.Kind] = {"adapter": "adapter", "key": "key", "model": "base"}
+        name = ids.to_text(kinds[by], row.id) if row.id is not None and by in kinds else None
+        return cls(
+            name, row.label, row.hour, row.requests, row.prompt, row.cached, row.completion, money.render(row.nano)
+        )
+
+
+class UsageReport(msgspec.Struct, frozen=True):
+    group_by: GroupBy
+    data: list[UsageRow]
+    object: Literal["list"] = "list"
+
+
+class UsageEventView(msgspec.Struct, frozen=True):
+    request_id: str
+    key: str
+    adapter: str | None
+    version: str | None
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost: str
+    outcome: str
+    admitted_at: datetime
+    occurred_at: datetime
+    object: Literal["usage_event"] = "usage_event"
+
+    @classmethod
+    def of(cls, event: UsageEvent) -> "UsageEventView":
+        return cls(
+            request_id=ids.to_text("request", event.request_id),
+            key=ids.to_text("key", event.key_id),
+            adapter=ids.to_text("adapter", event.adapter_id) if event.adapter_id else None,
+            version=ids.to_text("version", event.adapter_version_id) if event.adapter_version_id else None,
+            model=event.model,
+            prompt_tokens=event.prompt,
+            cached_tokens=event.cached,
+            completion_tokens=event.completion,
+            cost=money.render(event.nano),
+            outcome=event.outcome,
+            admitted_at=event.admitted_at,
+            occurred_at=event.occurred_at,
+        )
+
+
+class UsageEventPage(Page, frozen=True, kw_only=True):
+    data: list[UsageEventView]
+
+
+class PriceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Decimal text per token; at most nine decimals."""
+
+    prompt: str
+    completion: str
+    cached: str
+    effective_from: datetime | None = None
+
+
+class PriceView(msgspec.Struct, frozen=True):
+    id: str
+    prompt: str
+    cached: str
+    completion: str
+    object: Literal["price"] = "price"
+
+    @classmethod
+    def of(cls, price: Price) -> "PriceView":
+        return cls(
+            ids.to_text("price", price.id),
+            money.render(price.prompt_nano),
+            money.render(price.cached_nano),
+            money.render(price.completion_nano),
+        )
+
+
+class WalletEnter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: Literal["grant", "adjust"]
+    amount: str
+    note: str = ""
+
+
+class WalletEntryView(msgspec.Struct, frozen=True):
+    seq: int
+    kind: str
+    amount: str
+    balance_after: str
+    request_id: str | None
+    note: str
+    at: datetime
+    object: Literal["wallet_entry"] = "wallet_entry"
+
+    @classmethod
+    def of(cls, entry: WalletEntry) -> "WalletEntryView":
+        request = ids.to_text("request", entry.request_id) if entry.request_id else None
+        return cls(
+            entry.seq, entry.kind, money.render(entry.nano), money.render(entry.balance_after), request, entry.note,
+            entry.at,
+        )  # fmt: skip
+
+
+class WalletPage(Page, frozen=True, kw_only=True):
+    balance: str
+    data: list[WalletEntryView]
