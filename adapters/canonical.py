@@ -9,6 +9,7 @@ relative to the data section. Same adapter, same bytes. It must not know PEFT, s
 
 import hashlib
 import mmap
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -24,6 +25,7 @@ MAGIC = b"TNYLORA1"
 ALIGNMENT = 256
 _PREFIX = len(MAGIC) + 4
 _MAX_HEADER = 8 << 20
+_CONFIG = struct.Struct(">QQQQd")
 _DOMAIN = b"tenantry-adapter-v1"
 NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "F32": np.dtype("<f4")}
 
@@ -71,7 +73,8 @@ class Identity:
 
     def add(self, entry: ModuleEntry, a: Array, b: Array) -> None:
         """a: [rank, in], b: [out, rank], raw."""
-        self._frame(msgspec.json.encode(entry))
+        self._frame(_CONFIG.pack(entry.layer, entry.rank, entry.in_features, entry.out_features, entry.scale))
+        self._frame(entry.module.encode())
         for tensor in (a, b):
             self._frame(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 

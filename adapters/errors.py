@@ -33,6 +33,7 @@ class Code(StrEnum):
     BASE_MISMATCH = "base_mismatch"
     VALUE_OUT_OF_RANGE = "value_out_of_range"
     NO_EFFECT = "no_effect"
+    AMBIGUOUS = "ambiguous"
     LIMIT_EXCEEDED = "limit_exceeded"
     MORE = "more"
 

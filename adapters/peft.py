@@ -220,14 +220,15 @@ class _Patterns:
     def __init__(self, field: str, patterns: dict[str, Any]) -> None:
         self._patterns = [(_compile(field, rf"(.*\.)?({k})$"), v) for k, v in patterns.items()]
         self.unused = set(patterns)
+        self.ambiguous = False  # PEFT sorts keys on saving, so which came first in training is lost
         self._keys = list(patterns)
 
     def find(self, name: str, default: Any) -> Any:
-        for key, (pattern, value) in zip(self._keys, self._patterns, strict=True):
-            if pattern.match(name):
-                self.unused.discard(key)
-                return value
-        return default
+        matching = [i for i, (pattern, _) in enumerate(self._patterns) if pattern.match(name)]
+        self.unused.difference_update(self._keys[i] for i in matching)
+        values = [self._patterns[i][1] for i in matching]
+        self.ambiguous |= len(set(values)) > 1
+        return values[0] if values else default
 
 
 def _ends_with(names: Iterable[str]) -> Callable[[str], bool]:
@@ -274,6 +275,8 @@ def _warn_of_the_unmatched(
     for field, used in patterns:
         for key in used.unused:
             findings.warning(Code.NO_EFFECT, field, f"{key[:80]!r} matches no adapted module")
+        if used.ambiguous:
+            findings.warning(Code.AMBIGUOUS, field, "several keys match one module; the first in the file counts")
     if isinstance(config.target_modules, list):
         for wanted in config.target_modules:
             matches = _ends_with([wanted])

@@ -121,8 +121,7 @@ class Residency:
             return Outcome.CANNOT_FIT
         if self._queue or not self._fits(nbytes):
             return Outcome.WAIT
-        self._start(digest, nbytes)
-        return Outcome.LOADING
+        return Outcome.HELD if self._start(digest, nbytes).loaded else Outcome.LOADING
 
     def release(self, digest: bytes, owner: str) -> None:
         """The request needs the adapter no more, be it held, loading or waited for. Repeating it is a no-op."""
@@ -223,6 +222,7 @@ class Residency:
         assert all(e.owners for e in self._entries.values() if e.retired and e.loaded), "draining without owner"
         assert all(d in self._entries and not self._entries[d].loaded for d in self._loads), "load of a resident"
         assert len(set(self._loads)) == len(self._loads), "loaded twice"
+        assert not self._entries.keys() & set(self._evictions), "evicted but here"
         assert not any(e.pinned and e.retired for e in self._entries.values()), "pinned and retired"
         assert self._yielding <= self._entries.keys(), "yielding but absent"
         assert all(w.owners for w in self._queue.values()), "waiter without owner"
@@ -296,7 +296,11 @@ class Residency:
             self._evict(idle)
         entry = self._entries[digest] = _Entry(nbytes)
         self.used += nbytes
-        self._loads.append(digest)
+        if digest in self._evictions:  # decided, but not yet handed out: it is still there
+            self._evictions.remove(digest)
+            entry.loaded = True
+        else:
+            self._loads.append(digest)
         return entry
 
     def _evict(self, digest: bytes) -> None:
