@@ -202,7 +202,8 @@ class EngineClient:
             raise EngineUnavailable(None, "the client is not connected")
         body = link.pack(command)
         sent = self._socket.send_multipart([self._epoch, body], zmq.NOBLOCK)
-        assert sent.done(), "zmq answers a NOBLOCK send at once"
+        assert isinstance(sent, asyncio.Future), "zmq.asyncio answers with a future"
+        assert sent.done(), "and a NOBLOCK send is over at once"
         if sent.exception() is not None:
             raise EngineUnavailable(None, "the engine does not take commands")
 
