@@ -1,0 +1,117 @@
+"""The forward pass of a Llama-like decoder over one ragged batch, every adapter and the base at once.
+
+Owns the arithmetic between kernels. It must not know plans, requests, adapters' names or how weights were loaded.
+Attention reads keys and values back from their pages in every step, so that a prefix found in the cache and one
+computed just now give the same numbers.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tenantry.kernels.attention.layout import LayerPages
+from tenantry.kernels.lora.table import LoraTable, SiteShape
+from tenantry.kernels.ops import Ops
+from tenantry.runtime.model.batch import Batch
+from tenantry.runtime.model.config import ModelConfig
+from tenantry.runtime.model.weights import DecoderWeights, LayerWeights
+
+
+class Output(NamedTuple):
+    """logits: fp32 [drawing rows, vocab]. finite: bool [T], whether a token's hidden state is all finite."""
+
+    logits: Tensor
+    finite: Tensor
+
+
+def lora_sites(config: ModelConfig) -> dict[str, SiteShape]:
+    """The fused groups of linear layers that an adapter may change, in the order the decoder meets them."""
+    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    return {
+        "qkv": SiteShape(config.hidden, (q, kv, kv)),
+        "o": SiteShape(q, (config.hidden,)),
+        "gate_up": SiteShape(config.hidden, (config.intermediate, config.intermediate)),
+        "down": SiteShape(config.intermediate, (config.hidden,)),
+    }
+
+
+class Decoder:
+    """weights and pages must be of config's shapes. positions: how many the rotary tables cover."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        ops: Ops,
+        pages: Sequence[LayerPages],
+        table: LoraTable,
+        positions: int,
+        activation: torch.dtype,
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.ops = ops
+        self.pages = pages
+        self.table = table
+        self.activation = activation
+        cos, sin = config.rope.tables(config.head_dim, positions)
+        self._cos, self._sin = (t.to(ops.device, activation) for t in (cos, sin))
+        self._scale = config.head_dim**-0.5
+        self._half = config.head_dim // 2
+        self._q = config.heads * config.head_dim
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> Output:
+        """Writes the batch's keys and values into their pages."""
+        hidden = functional.embedding(batch.tokens, self.weights.embedding).to(self.activation)
+        cos, sin = self._cos[batch.positions], self._sin[batch.positions]
+        for index, layer in enumerate(self.weights.layers):
+            hidden += self._attention(index, layer, hidden, batch, cos, sin)
+            hidden += self._mlp(index, layer, hidden, batch)
+        finite = hidden.sum(-1).isfinite()
+        drawn = self._norm(hidden[batch.last], self.weights.norm)
+        return Output(self.weights.head(drawn).float(), finite)
+
+    def _attention(
+        self, index: int, layer: LayerWeights, hidden: Tensor, batch: Batch, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        """hidden: [T, hidden]. cos, sin: [T, 1, head_dim]. Returns [T, hidden]."""
+        x = self._norm(hidden, layer.input_norm)
+        qkv = layer.qkv(x)
+        self._adapt(x, qkv, index, "qkv", batch)
+        heads = qkv.view(len(qkv), -1, self.config.head_dim)
+        queries, keys = self.config.heads, self.config.heads + self.config.kv_heads
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = heads[:, :queries], heads[:, queries:keys]
+            rotated = torch.cat((self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)), 1)
+        else:
+            rotated = heads[:, :keys]
+        rotated = (rotated * cos).addcmul_(rotated.roll(self._half, -1), sin)
+        pages = self.pages[index]
+        self.ops.write_kv(rotated[:, queries:], heads[:, keys:], pages, batch.slots)
+        mixed = self.ops.attention(rotated[:, :queries], pages, batch.attention, self._scale).reshape(-1, self._q)
+        out = layer.o(mixed)
+        self._adapt(mixed, out, index, "o", batch)
+        return out
+
+    def _mlp(self, index: int, layer: LayerWeights, hidden: Tensor, batch: Batch) -> Tensor:
+        """[T, hidden] to [T, hidden]."""
+        x = self._norm(hidden, layer.post_norm)
+        gate_up = layer.gate_up(x)
+        self._adapt(x, gate_up, index, "gate_up", batch)
+        gate, up = gate_up.chunk(2, -1)
+        inner = functional.silu(gate).mul_(up)
+        out = layer.down(inner)
+        self._adapt(inner, out, index, "down", batch)
+        return out
+
+    def _adapt(self, x: Tensor, y: Tensor, index: int, site: str, batch: Batch) -> None:
+        if batch.lora is not None:
+            self.ops.apply_lora(x, y, index, site, batch.lora, self.table)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """RMSNorm (Zhang and Sennrich 2019) over the last dimension."""
+        return functional.rms_norm(x, weight.shape, weight, self.config.rms_eps)

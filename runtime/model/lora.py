@@ -1,0 +1,104 @@
+"""Resident adapters: canonical blobs, verified and prepared on a thread of their own, reachable by digest.
+
+Owns digest -> slot and the loads under way. When to load and what to evict is decided above, in bytes; slots are
+only small ints here and never a limit. A blob is hashed again on every load: a damaged file is never served.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import heappop, heappush
+
+import torch
+
+from tenantry.adapters import canonical
+from tenantry.adapters.errors import BlobCorrupt
+from tenantry.adapters.manifest import SITES
+from tenantry.adapters.store import LocalStore
+from tenantry.kernels.lora.plan import LoraPlan
+from tenantry.kernels.lora.table import LoraTable, SliceWeights, SlotWeights
+from tenantry.runtime.model.errors import AdapterNotResident
+
+TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_PLACES = {module: (site, part) for site, modules in SITES.items() for part, module in enumerate(modules)}
+
+
+class Adapters:
+    """Not thread-safe: every method belongs to the thread that runs the steps."""
+
+    def __init__(self, store: LocalStore, table: LoraTable, base_digest: bytes) -> None:
+        self.table = table
+        self._store = store
+        self._base_digest = base_digest
+        self._slots: dict[bytes, int] = {}
+        self._free: list[int] = []
+        self._loads: dict[bytes, Future[SlotWeights]] = {}
+        self._thread = ThreadPoolExecutor(1, "adapter-loader")
+
+    @property
+    def resident(self) -> frozenset[bytes]:
+        return frozenset(self._slots)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all resident adapters' weights."""
+        return sum(weights.nbytes for weights in self.table.slots.values())
+
+    def start(self, digest: bytes) -> None:
+        """Begin a load; settle() tells how it ended. Raises AdapterNotResident if it is loaded or loading."""
+        if digest in self._slots or digest in self._loads:
+            raise AdapterNotResident(f"adapter {digest.hex()} is to be loaded twice")
+        self._loads[digest] = self._thread.submit(self._read, digest)
+
+    def settle(self) -> tuple[tuple[bytes, ...], tuple[tuple[bytes, str], ...]]:
+        """Take in the loads that have ended: (now resident, failed and why)."""
+        ended = [digest for digest, load in self._loads.items() if load.done()]
+        loaded, failed = [], []
+        for digest in ended:
+            load = self._loads.pop(digest)
+            error = load.exception()
+            if error is None:
+                slot = heappop(self._free) if self._free else len(self._slots)
+                self.table.set_slot(slot, load.result())
+                self._slots[digest] = slot
+                loaded.append(digest)
+            elif isinstance(error, Exception):
+                failed.append((digest, f"{type(error).__name__}: {error}"))
+            else:
+                raise error
+        return tuple(loaded), tuple(failed)
+
+    def evict(self, digest: bytes) -> None:
+        """Free an adapter's memory. Raises AdapterNotResident."""
+        if digest not in self._slots:
+            raise AdapterNotResident(f"adapter {digest.hex()} is to be evicted but is not resident")
+        slot = self._slots.pop(digest)
+        self.table.clear_slot(slot)
+        heappush(self._free, slot)
+
+    def plan(self, adapters: Sequence[bytes | None], q_lens: Sequence[int]) -> LoraPlan | None:
+        """One step's plan; None when every row is of the base model. Raises AdapterNotResident."""
+        if not any(adapters):
+            return None
+        try:
+            slots = [None if digest is None else self._slots[digest] for digest in adapters]
+        except KeyError as missing:
+            raise AdapterNotResident(f"adapter {missing.args[0].hex()} is in the plan but not resident") from None
+        return self.table.plan(slots, q_lens)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, digest: bytes) -> SlotWeights:
+        """Runs on the loader's thread. Raises AdapterError for a blob that is missing or damaged, or
+        of another base; ValueError for one that does not fit the model."""
+        manifest = canonical.verify(self._store.path(digest))
+        if manifest.base_digest != self._base_digest:
+            raise BlobCorrupt("the adapter was made for another base model")
+        with self._store.open(digest) as reader:
+            modules = {}
+            kind = TORCH_DTYPES[manifest.dtype]
+            for index, entry in enumerate(manifest.modules):
+                a, b = (torch.from_numpy(x.copy()).view(kind) for x in reader.tensors(index))
+                site, part = _PLACES[entry.module]
+                modules[entry.layer, site, part] = SliceWeights(a, b, entry.rank, entry.scale)
+            return self.table.prepare(modules)

@@ -1,0 +1,100 @@
+"""One StepPlan in, one StepResult out: the only door to the model.
+
+Owns the base model, the KV pool and the resident adapters of one process. It must not know requests, tenants,
+text or why the plan is as it is.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from tenantry.adapters.base_digest import digest_model
+from tenantry.adapters.store import LocalStore
+from tenantry.kernels.attention.layout import PageLayout
+from tenantry.kernels.lora.table import LoraTable
+from tenantry.kernels.ops import select_ops
+from tenantry.runtime.cache.pool import KvPool
+from tenantry.runtime.config import EngineConfig
+from tenantry.runtime.model.batch import Batch
+from tenantry.runtime.model.config import ModelConfig
+from tenantry.runtime.model.decoder import Decoder, Output, lora_sites
+from tenantry.runtime.model.errors import ModelUnsupported
+from tenantry.runtime.model.lora import Adapters
+from tenantry.runtime.model.sampler import NOT_FINITE, draw_tokens
+from tenantry.runtime.model.weights import Progress, load_weights
+from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+KV_DTYPES = ("int8", "native")
+
+
+class ModelRunner:
+    """Loading is all of the constructor: it raises ModelError, or the runner is ready. progress is told of it."""
+
+    def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
+        dtype = DTYPES.get(config.dtype)
+        if dtype is None or config.kv_dtype not in KV_DTYPES:
+            field, known = ("dtype", DTYPES) if dtype is None else ("kv_dtype", KV_DTYPES)
+            raise ModelUnsupported(field, f"{getattr(config, field)!r} is not one of {', '.join(known)}")
+        self.model_config = ModelConfig.from_directory(config.model_dir)
+        if config.schedule.max_context > self.model_config.max_context:
+            raise ModelUnsupported("max_context", f"the model has only {self.model_config.max_context} positions")
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        ops = select_ops(config.device)
+        activation = torch.float32 if ops.device == "cpu" else dtype
+        shape = self.model_config
+        if progress:
+            progress("digest", 0, 1)
+        self.model_digest = digest_model(config.model_dir)
+        weights = load_weights(config.model_dir, shape, dtype, ops, progress)
+        layout = PageLayout(
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            page_size=config.cache.page_size,
+            group=config.kv_group,
+            dtype=torch.int8 if config.kv_dtype == "int8" else activation,
+            scale_dtype=torch.float32 if ops.device == "cpu" else torch.float16,
+        )
+        self.pool = KvPool(layout, shape.layers, config.cache.pages, ops.device)
+        table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device, 1 if ops.device == "cpu" else 16)
+        self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest)
+        self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)
+        self._ops = ops
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model_config.vocab
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        return self.model_config.end_tokens
+
+    def run(self, plan: StepPlan) -> StepResult:
+        """Evict, take in finished loads, start new ones, compute. Raises AdapterNotResident or ValueError for a
+        plan that breaks the contract; a row whose numbers overflow is only marked, and harms no other."""
+        for digest in plan.evict:
+            self.adapters.evict(digest)
+        loaded, failed = self.adapters.settle()
+        for digest in plan.load:
+            self.adapters.start(digest)
+        return StepResult(self._compute(plan.rows) if plan.rows else (), loaded, failed)
+
+    def close(self) -> None:
+        """Waits for the load under way."""
+        self.adapters.close()
+
+    def forward(self, rows: Sequence[Row]) -> Output:
+        """The numbers behind a step, for comparison with other implementations: run() draws from these."""
+        lora = self.adapters.plan([row.adapter for row in rows], [len(row.tokens) for row in rows])
+        return self.decoder.forward(Batch.build(rows, self.pool.layout.page_size, lora, self._ops.device))
+
+    def _compute(self, rows: Sequence[Row]) -> tuple[RowResult, ...]:
+        output = self.forward(rows)
+        draws = [row.draw for row in rows if row.draw is not None]
+        drawn = iter(draw_tokens(self._ops, output.logits, draws))
+        results = [RowResult() if row.draw is None else next(drawn) for row in rows]
+        if not output.finite.all():
+            finite = torch.split(output.finite, [len(row.tokens) for row in rows])
+            results = [r if ok.all() else RowResult(fault=NOT_FINITE) for r, ok in zip(results, finite, strict=True)]
+        return tuple(results)
