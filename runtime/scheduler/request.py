@@ -47,11 +47,11 @@ class Request:
     """order: arrival number. expires: absolute time after which it may not start, or None.
 
     A token in `stops` ends a choice; `forbidden` is what may not be drawn before min_tokens (both from the sampling
-    and the model's end tokens). prompt, cached, completion only ever grow.
+    and the model's end tokens). claims: whether it has asked for its adapter. prompt, cached, completion only grow.
     """
 
     __slots__ = (
-        "adapter_bytes", "cached", "completion", "expires", "forbidden", "order", "prompt", "prompt_length",
+        "adapter_bytes", "cached", "claims", "completion", "expires", "forbidden", "order", "prompt", "prompt_length",
         "sequences", "stops", "submit",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Request:
         self.stops = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else end_tokens)
         self.forbidden = tuple(sorted(self.stops))
         self.sequences: list[Sequence] = []
+        self.claims = False
         self.prompt = 0
         self.cached = 0
         self.completion = 0

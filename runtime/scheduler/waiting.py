@@ -5,10 +5,14 @@ methods are the seam for other policies: a queue that charges work needs no more
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from tenantry.runtime.errors import QueueFull
 from tenantry.runtime.scheduler.request import Request
+
+LOOKAHEAD = 64  # keys, and requests of one key, looked at per step
 
 
 class WaitingQueue:
@@ -19,6 +23,7 @@ class WaitingQueue:
         self._queues: OrderedDict[str, OrderedDict[str, Request]] = OrderedDict()  # next turn first
         self._deadlines: list[tuple[float, int, Request]] = []
         self._count = 0
+        self._turns_taken = 0
 
     def __len__(self) -> int:
         return self._count
@@ -39,23 +44,28 @@ class WaitingQueue:
         queue = self._queues.get(request.submit.share_key)
         return queue is not None and queue.get(request.id) is request
 
-    def candidates(self, count: int) -> list[Request]:
-        """The next `count` in fair order: the first of every key, then the second of every key, and so on."""
-        picked: list[Request] = []
-        queues = [iter(queue.values()) for queue in self._queues.values()]
-        while queues and len(picked) < count:
+    def turns(self) -> Iterator[Request]:
+        """Requests in the order in which they may start: every key in turn, with its first that can.
+
+        A request that the caller neither starts nor removes before asking on is passed over in favour of the next
+        one of its own key, so that its wait holds up no one; it is offered again by the next call.
+        """
+        queues = [iter(list(islice(q.values(), LOOKAHEAD))) for q in list(self._queues.values())[:LOOKAHEAD]]
+        while queues:
             alive = []
-            for queue in queues[: count - len(picked)]:
-                request = next(queue, None)
-                if request is not None:
-                    picked.append(request)
-                    alive.append(queue)
+            for queue in queues:
+                for request in queue:
+                    taken = self._turns_taken
+                    yield request
+                    if self._turns_taken > taken:
+                        alive.append(queue)
+                        break
             queues = alive
-        return picked
 
     def started(self, request: Request) -> None:
         """It leaves the queue, and its key has had its turn."""
         self.remove(request)
+        self._turns_taken += 1
         if request.submit.share_key in self._queues:
             self._queues.move_to_end(request.submit.share_key)
 

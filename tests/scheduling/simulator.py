@@ -88,7 +88,8 @@ class World:
             return rng.choice(values) if rng.random() < 0.5 else 0.0
 
         page_size = rng.randint(1, 4)
-        pages = rng.choice((8, 12, 16, 24, 40, 64))
+        pages = rng.choice((8, 8, 12, 16, 24, 64))
+        room = pages * page_size
         running = rng.choice((1, 2, 3, 4, 8))
         sizes = tuple(rng.randint(1, 9) for _ in range(rng.choice((0, 1, 2, 3, 5))))
         return cls(
@@ -98,17 +99,17 @@ class World:
             max_running=running,
             budget=running + page_size + rng.choice((0, 1, 3, 8, 40)),
             max_waiting=rng.choice((3, 8, 24)),
-            max_context=rng.choice((16, 40, 400)),
+            max_context=rng.choice((16, 400, 400)),
             vocab=rng.randint(4, 6),
             alphabet=rng.randint(1, 3),
             tenants=rng.randint(1, 3),
             adapter_sizes=sizes,
             adapter_limit=rng.choice((8, 12, 30)),
             families=rng.randint(1, 4),
-            longest=rng.choice((4, 12, 30)),
-            most_tokens=rng.choice((1, 4, 12, 24)),
+            longest=rng.choice((4, 12, room // 3)),
+            most_tokens=rng.choice((1, 4, 12, room // 2)),
             choices=rng.choice((1, 1, 2, 4, 8)),
-            arrivals=rng.choice((0.1, 0.3, 0.6, 0.95)),
+            arrivals=rng.choice((0.03, 0.1, 0.3, 0.8)),
             load_delay=rng.choice((0, 1, 5, 20)),
             load_fails=some(0.1, 0.5),
             nan=some(0.005, 0.05),
@@ -246,7 +247,7 @@ class Simulator:
             assert not self.live, "9: live requests, and nothing to do"
             self.check()
             return None
-        owners = {s.id: (s.request.id, s.choice) for s in self.scheduler._by_id.values()}
+        owners = {s.id: (s.request.id, s.choice) for s in self.scheduler._sequences.by_id.values()}
         self.check()
         for name in in_flight:
             self.abort(name)
@@ -410,7 +411,6 @@ class Simulator:
 
     def check(self) -> None:
         self.scheduler.check()
-        assert self.scheduler._requests.keys() >= {n for n, c in self.live.items() if c.started} or self.scheduler._events
         self.check_shared_pages()
         for name, client in self.live.items():
             usage = self.scheduler.usage(name)
@@ -500,8 +500,9 @@ class Swarm:
 
     def once(self) -> None:
         world, rng, sim = self.world, self.rng, self.sim
-        while rng.random() < world.arrivals and len(sim.live) < 40:
-            self.submit()
+        for _ in range(3):
+            if rng.random() < world.arrivals and len(sim.live) < 40:
+                self.submit()
         live = list(sim.live)
         if live and rng.random() < world.abort:
             sim.abort(rng.choice(live))

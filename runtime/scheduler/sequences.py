@@ -1,0 +1,98 @@
+"""Started sequences: which hold pages, which wait for them, and who gives way when pages run out.
+
+Owns leases of running sequences, order of service and preemption. It must not know adapters, budgets or events.
+"""
+
+from bisect import insort
+from collections.abc import Iterable
+
+from tenantry.runtime.cache.leases import KvCache
+from tenantry.runtime.scheduler.request import Phase, Request, Sequence
+
+
+class Sequences:
+    """running: those with a lease, ready: those to be given one, preempted or new; both by rank, oldest first.
+
+    The oldest can always go on, since all others give way to it: whatever fits the pool alone ends.
+    """
+
+    def __init__(self, cache: KvCache) -> None:
+        self._cache = cache
+        self.running: list[Sequence] = []
+        self.ready: list[Sequence] = []
+        self.by_id: dict[int, Sequence] = {}
+        self.preemptions = 0
+        self._made = 0
+
+    def make(self, request: Request, choice: int) -> Sequence:
+        """A sequence in no queue yet."""
+        self._made += 1
+        return Sequence(self._made, request, choice)
+
+    def queue(self, sequence: Sequence) -> None:
+        sequence.phase, sequence.computed = Phase.WAITING, 0
+        insort(self.ready, sequence, key=_rank)
+
+    def run(self, sequence: Sequence) -> bool:
+        """Lease pages for all its tokens, leaving one for each running sequence to grow into; or nothing at all.
+
+        Raises InvalidNamespace. The sequence is in no queue before, and in `running` after True.
+        """
+        submit, tokens, cache = sequence.request.submit, sequence.tokens, self._cache
+        lease = cache.lease(submit.namespace, tokens, submit.adapter)
+        missing = cache.pages_for(len(tokens)) - len(lease.pages)
+        if missing + len(self.running) > cache.available or not cache.extend(lease, len(tokens)):
+            cache.rollback(lease)
+            return False
+        sequence.lease, sequence.computed, sequence.phase = lease, lease.matched, Phase.RUNNING
+        self.by_id[sequence.id] = sequence
+        insort(self.running, sequence, key=_rank)
+        return True
+
+    def grow(self, sequence: Sequence) -> bool:
+        """Pages for all its tokens, taken from the youngest if there are none. False: it was the youngest itself."""
+        lease = sequence.lease
+        assert lease is not None
+        while not self._cache.extend(lease, len(sequence.tokens)):
+            victim = self.running[-1]
+            self.preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Give its pages back; what the tree does not keep is computed again, to the same tokens."""
+        self.leave(sequence)
+        self.queue(sequence)
+        self.preemptions += 1
+
+    def leave(self, sequence: Sequence) -> None:
+        """Out of every queue, without pages. Repeating it is a no-op."""
+        if sequence.phase is Phase.RUNNING:
+            assert sequence.lease is not None
+            self._cache.release(sequence.lease)
+            sequence.lease = None
+            self.running.remove(sequence)
+            del self.by_id[sequence.id]
+        elif sequence.phase is Phase.WAITING:
+            self.ready.remove(sequence)
+        sequence.phase = Phase.ENDED
+
+    def check(self, requests: Iterable[Request]) -> None:
+        """Assert that every live sequence is in exactly one queue, in order, with the pages it ought to have."""
+        live = sorted((s for r in requests for s in r.sequences if s.phase is not Phase.ENDED), key=_rank)
+        assert sorted(self.running + self.ready, key=_rank) == live, "a live sequence is in no queue, or in two"
+        assert self.running == sorted(self.running, key=_rank), "running out of order"
+        assert self.ready == sorted(self.ready, key=_rank), "ready out of order"
+        assert self.by_id == {s.id: s for s in self.running}, "running sequences and their ids differ"
+        leases = [s.lease for s in self.running if s.lease is not None]
+        assert len(leases) == len(self.running), "runs without pages"
+        assert all(s.lease is None for s in self.ready), "waits with pages"
+        self._cache.check_leases(leases)
+        for sequence, lease in zip(self.running, leases, strict=True):
+            assert sequence.computed < len(sequence.tokens), "nothing left to compute"
+            assert lease.sealed * self._cache.page_size <= sequence.computed, "a page sealed before its tokens"
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank
