@@ -4,6 +4,7 @@ Owns how alembic is started; the schema itself is in migrations/. Everything run
 advisory lock, so a kill at any statement leaves the old schema whole.
 """
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -15,12 +16,15 @@ import tenantry.migrations
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import ConfigurationError
 
+_ONE_AT_A_TIME = threading.Lock()  # alembic keeps its context in module globals
+
 
 def migrate(owner_dsn: str) -> None:
     """Blocks until the schema is the newest. Call it from a thread when a loop is running."""
     config = _config()
     config.attributes["url"] = sqlalchemy_url(owner_dsn)
-    command.upgrade(config, "head")
+    with _ONE_AT_A_TIME:
+        command.upgrade(config, "head")
 
 
 def head() -> str:

@@ -41,7 +41,7 @@ class Journal:
         self.unreadable = 0
 
     def read(self) -> dict[UUID, Entry]:
-        """Every request that was not forgotten, as of now. Those without a receipt of ours are dropped and counted."""
+        """Every request that was not forgotten, as of now. Those without our receipt are dropped and counted."""
         names = [path.name for path in segments(self._directory)]
         newest = names[-1].rsplit("-", 1)[0] if names else ""
         self._tail.poll()

@@ -1,4 +1,4 @@
-"""The price table: effective-dated rows that never change. Admission takes the one in force by the database's time."""
+"""The price table: effective-dated rows that never change. Admission takes the one in force by database time."""
 
 from collections.abc import Iterable
 from datetime import datetime

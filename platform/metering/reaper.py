@@ -1,7 +1,7 @@
 """Settles what its gateway cannot: requests of dead or abandoned epochs, and journalled requests without a row.
 
-The engine's journal is the only witness. A final record is believed at once; an open one only after it stood still for
-PATIENCE_S (the engine aborts the requests of a silent gateway well before that). No record means no tokens.
+The engine's journal is the only witness. A final record is believed at once; an open one only after it stood still
+for PATIENCE_S (the engine aborts the requests of a silent gateway well before that). No record means no tokens.
 """
 
 import asyncio

@@ -88,7 +88,7 @@ def _row(item: Settlement) -> dict[str, Any]:
 @dataclass(slots=True)
 class _Waiting:
     item: Settlement
-    done: "asyncio.Future[bool]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Settler:
@@ -107,8 +107,8 @@ class Settler:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
-    def submit(self, ticket: "Ticket", usage: Usage, outcome: Outcome) -> "asyncio.Future[bool]":
-        """Returns at once. The future tells whether this settlement won; nobody needs to wait for it."""
+    def submit(self, ticket: "Ticket", usage: Usage, outcome: Outcome) -> "asyncio.Future[None]":
+        """Returns at once. The future is done once the ledger has it; nobody needs to wait for it."""
         waiting = _Waiting(Settlement(ticket.request_id, ticket.receipt, ticket.price, usage, outcome))
         self._waiting.append(waiting)
         self._wake()
@@ -175,13 +175,7 @@ class Settler:
             async with self._database.operator() as connection:
                 won = await settle(connection, [w.item for w in batch])
         for waiting in batch:
-            first = waiting.item.request_id in won
-            won.discard(waiting.item.request_id)
-            if first:
+            if waiting.item.request_id in won:
                 self._telemetry.settled.labels(waiting.item.outcome).inc()
-            _resolve(waiting.done, first)
-
-
-def _resolve(future: "asyncio.Future[bool]", value: bool) -> None:
-    if not future.done():
-        future.set_result(value)
+            if not waiting.done.done():
+                waiting.done.set_result(None)

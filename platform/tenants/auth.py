@@ -110,7 +110,7 @@ class Authenticator:
     async def _note_use(self, public_id: str, row: _Row) -> None:
         """Once a minute per key, so that people can see which keys are idle."""
         self._rows[public_id] = _Row(row.principal, row.pepper_id, row.mac, row.live, False)
-        async with self._database.tenant(row.principal.tenant_id) as connection:
+        async with self._database.operator() as connection:  # a tenant's transaction may not touch operator keys
             await connection.execute(
                 "UPDATE api_key SET last_used_at = clock_timestamp() WHERE tenant_id = $1 AND id = $2",
                 row.principal.tenant_id,
