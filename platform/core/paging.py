@@ -14,7 +14,7 @@ from tenantry.platform.core import ids
 from tenantry.platform.core.errors import InvalidInput, NotFound
 
 T = TypeVar("T")
-MAX_LIMIT = 99  # services give at most 100 rows, and one tells whether there are more
+MAX_LIMIT = 100
 Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="Most rows in the answer.")]
 After = Annotated[str | None, Parameter(max_length=64, description="The `next` of the page before.")]
 

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Protocol
 from uuid import UUID
 
-from tenantry.platform.core.errors import InvalidInput, Overloaded, TimedOut
+from tenantry.platform.core.errors import EngineAway, InvalidInput, Overloaded, TimedOut
 from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.gateway import bounds
 from tenantry.platform.gateway.openai import ChatRequest, CompletionRequest
@@ -91,6 +91,8 @@ class ChatService:
         """Raises the typed refusal of the first step that objects; after it returns, the request will be settled."""
         if self._runs.draining:
             raise Overloaded("This gateway is shutting down.", code="draining")
+        if not self._serving.engine.ready:
+            raise EngineAway("The engine is not ready.")
         request.check()
         target = await self._registry.resolve(principal.tenant_id, request.model)
         bounds.check_numbers(request, self._serving.limits)

@@ -96,7 +96,13 @@ def idempotent(store: IdempotencyStore) -> Callable[[ASGIApp], ASGIApp]:
             if raw is None or scope["method"] != "POST" or policy is None or policy.access is Access.PUBLIC:
                 await app(scope, receive, send)
                 return
-            await _once(store, app, scope, receive, send, _check_key(raw))
+            key = _check_key(raw)
+            if scope["route_handler"].opt.get("no_idempotency_key"):
+                raise InvalidInput(
+                    "Uploads are named by their content and take no Idempotency-Key.",
+                    code="idempotency_unsupported", param="Idempotency-Key",
+                )  # fmt: skip
+            await _once(store, app, scope, receive, send, key)
 
         return once
 

@@ -106,7 +106,7 @@ async def current_price(database: Database, base_model: BaseId) -> schemas.Price
 
 @post("/prices", opt=under(OPERATOR))
 async def add_price(data: schemas.PriceBody, database: Database, base_model: BaseId) -> schemas.PriceView:
-    """A new price for the base model, from now or later; events keep the price they were admitted under."""
+    """A new price, from now or later; events keep the price they were admitted under."""
     async with database.operator() as connection:
         price = await prices.add_price(
             connection, ids.from_text("base", base_model), prompt_nano=money.parse(data.prompt, "prompt"),

@@ -47,7 +47,7 @@ class KeyCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """env defaults to the only kind that this installation accepts."""
 
     name: str
-    scopes: list[str] = ["inference", "manage"]
+    scopes: list[str] = msgspec.field(default_factory=lambda: ["inference", "manage"])
     expires_at: datetime | None = None
 
 

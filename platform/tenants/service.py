@@ -21,7 +21,7 @@ from tenantry.platform.tenants.models import ApiKey, Quota, Status, Tenant
 T = TypeVar("T")
 SCOPES: Final = ("inference", "manage", "operator")
 DEFAULT_SCOPES: Final = ("inference", "manage")
-MAX_PAGE: Final = 100
+MAX_PAGE: Final = 101  # a page of 100, and one row that tells whether there are more
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 
