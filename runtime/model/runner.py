@@ -57,7 +57,7 @@ class ModelRunner:
             scale_dtype=torch.float32 if ops.device == "cpu" else torch.float16,
         )
         self.pool = KvPool(layout, shape.layers, config.cache.pages, ops.device)
-        table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device, 1 if ops.device == "cpu" else 16)
+        table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device)
         self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest)
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)
         self._ops = ops
