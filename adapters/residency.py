@@ -99,6 +99,7 @@ class Residency:
             return Outcome.RETIRED
         if entry is not None and digest not in self._yielding:
             entry.owners.add(owner)
+            self._leave_queue(digest, owner)  # it may have waited while this adapter yielded to another waiter
             self._entries.move_to_end(digest)
             return Outcome.HELD if entry.loaded else Outcome.LOADING
         if nbytes > self.limit - self._pinned_bytes(besides=digest):
@@ -125,11 +126,7 @@ class Residency:
 
     def release(self, digest: bytes, owner: str) -> None:
         """The request needs the adapter no more, be it held, loading or waited for. Repeating it is a no-op."""
-        waiter = self._queue.get(digest)
-        if waiter is not None:
-            waiter.owners.discard(owner)
-            if not waiter.owners:
-                del self._queue[digest]
+        self._leave_queue(digest, owner)
         entry = self._entries.get(digest)
         if entry is not None:
             entry.owners.discard(owner)
@@ -244,6 +241,13 @@ class Residency:
         if entry is None or owner not in entry.owners:
             return Outcome.WAIT
         return Outcome.HELD if entry.loaded else Outcome.LOADING
+
+    def _leave_queue(self, digest: bytes, owner: str) -> None:
+        waiter = self._queue.get(digest)
+        if waiter is not None:
+            waiter.owners.discard(owner)
+            if not waiter.owners:
+                del self._queue[digest]
 
     def _users(self, digest: bytes) -> set[str]:
         entry, waiter = self._entries.get(digest), self._queue.get(digest)

@@ -89,12 +89,12 @@ class Scheduler:
             self._finish(request, "abort")
 
     def finish_choice(self, request_id: str, choice: int, matched: str) -> bool:
-        """The engine found a stop string in a choice's text. False if the choice had ended already."""
+        """The engine found a stop string in a choice's text. False if it has no text, or has ended already."""
         request = self._requests.get(request_id)
         if request is None or not 0 <= choice < len(request.sequences):
             return False
         sequence = request.sequences[choice]
-        if sequence.phase is Phase.ENDED:
+        if sequence.phase is Phase.ENDED or not sequence.generated:
             return False
         self._end(sequence, "stop", matched)
         return True

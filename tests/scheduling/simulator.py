@@ -174,7 +174,12 @@ class Simulator:
         self.digests = [bytes([i + 1]) * 32 for i in range(len(world.adapter_sizes))]
         for tenant in range(world.tenants):
             for adapter in range(-1, len(self.digests)):
-                self.starts[self.namespace(tenant, adapter)] = mix(mix(7, tenant), adapter)
+                self.starts[self.namespace(tenant, adapter)] = self.start(tenant, adapter)
+
+    @staticmethod
+    def start(tenant: int, adapter: int) -> int:
+        """The state of the model's hash before any token: no two namespaces share one."""
+        return mix(mix(7, tenant), adapter)
 
     def namespace(self, tenant: int, adapter: int) -> bytes:
         return Namespace(b"tenant%d" % tenant, BASE if adapter < 0 else self.digests[adapter]).key
@@ -194,7 +199,7 @@ class Simulator:
             deadline=deadline,
         )
         n = max(submit.sampling.n, 1)
-        start = self.starts[submit.namespace]
+        start = self.start(tenant, adapter)
         hashes = [start]
         for token in prompt:
             hashes.append(mix(hashes[-1], token))
@@ -385,6 +390,7 @@ class Simulator:
         event = client.terminal
         if isinstance(event, Refused):
             assert not client.started, "9: refused after it ran"
+            assert event.code != "invalid_namespace", "4: two adapters in one namespace"
             self.seen[f"refused {event.code}"] += 1
             return
         assert isinstance(event, Finished)
