@@ -93,6 +93,13 @@ def test_the_same_adapter_makes_the_same_bytes(tmp_path, upload):
     assert store.path(manifest.digest).read_bytes() == other.path(manifest.digest).read_bytes()
 
 
+def test_the_order_in_which_modules_are_handed_over_changes_nothing(tmp_path, upload):
+    store, manifest = stored(tmp_path, upload)
+    with store.open(manifest.digest) as reader:
+        tensors = {entry: (a, b) for entry, a, b in reader}
+        assert store.put(BASE.digest, "F32", manifest.modules[::-1], tensors.__getitem__) == manifest
+
+
 def test_the_blob_is_laid_out_as_the_kernels_want_it(tmp_path):
     """Layer-major, fused-site order, 256-byte aligned, ranks padded to 16 with zeros, and copied whole by .data."""
     upload = make_upload(modules=("down_proj", "up_proj", "v_proj", "q_proj", "o_proj"), rank=5)

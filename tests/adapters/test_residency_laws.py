@@ -209,6 +209,19 @@ def test_a_waiter_is_started_without_being_asked_again():
     assert residency.take_actions() == ((A45,), (A60,))
 
 
+def test_what_was_to_leave_and_is_wanted_again_before_it_left_stays():
+    residency = resident(A10, A45)
+    residency.acquire(A10, 10, "0")
+    residency.acquire(A45, 45, "0")
+    assert residency.acquire(A60, 60, "0") is Outcome.WAIT
+    assert residency.acquire(A10, 10, "1") is Outcome.WAIT
+    residency.release(A10, "0")
+    residency.release(A45, "0")
+    assert residency.acquire(A10, 10, "1") is Outcome.HELD
+    assert residency.take_actions() == ((A60,), (A45,))
+    residency.check()
+
+
 def test_a_waiter_that_gives_up_lets_the_others_pass():
     residency = resident(A60)
     residency.acquire(A60, 60, "r")
