@@ -64,6 +64,24 @@ def _host(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._/-]{0,199}", text, re.ASCII):
+        raise ValueError("must be a name of letters, digits, dots, dashes and slashes")
+    return text
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text, re.ASCII):
+        raise ValueError("must be 64 hex digits")
+    return text
+
+
+def _socket(text: str) -> str:
+    if not re.fullmatch(r"ipc:///[^\0]{1,100}", text):
+        raise ValueError("must be ipc:// and an absolute path of at most 100 characters")
+    return text
+
+
 def _setting(default: Any, parse: Callable[[str], Any]) -> Any:
     return field(default=default, metadata={"parse": parse})
 
@@ -75,6 +93,7 @@ class Settings:
     owner_database_url: the role that migrates (DDL); needed only beside an external database_url.
     environment: the only kind of API key this gateway accepts. price_*_nano: per token, for a base model that has no
     price yet. control_tokens: whether prompts sent as token ids may hold special tokens.
+    model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts.
     """
 
     data_dir: Path = _setting(Path(".data"), _path)
@@ -85,6 +104,10 @@ class Settings:
     host: str = _setting("127.0.0.1", _host)
     port: int = _setting(8080, _integer(0, 65535))
     model_dir: Path | None = _setting(None, _path)
+    model_name: str | None = _setting(None, _name)
+    model_digest: str | None = _setting(None, _digest)
+    engine_socket: str | None = _setting(None, _socket)
+    max_context: int = _setting(4096, _integer(16, 1 << 20))
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"))
     log_format: Literal["json", "console"] = _setting("json", _choice("json", "console"))
     pool_size: int = _setting(16, _integer(2, 500))
@@ -138,3 +161,10 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Sett
 def client_value(name: Literal["url", "api_key"]) -> str | None:
     """TENANTRY_URL and TENANTRY_API_KEY: where the command line sends its requests, and as whom."""
     return os.environ.get(PREFIX + name.upper()) or None
+
+
+def to_environment(settings: Settings, **changes: Any) -> dict[str, str]:
+    """The environment of a child process that shall load the same settings, with `changes` to some of them."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+    values = {f.name: getattr(settings, f.name) for f in fields(Settings)} | changes
+    return kept | {PREFIX + k.upper(): str(v) for k, v in values.items() if v is not None}

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 LineHandler = Callable[[str], None]
 
@@ -21,17 +22,25 @@ class Child:
         self._reader = asyncio.create_task(self._read(on_line))
 
     @classmethod
-    async def start(cls, argv: Sequence[str], on_line: LineHandler, env: Mapping[str, str] | None = None) -> "Child":
-        """`env`: the whole environment of the child; None inherits. `on_line`: called for each line it prints."""
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=None,
-            env=env,
-            start_new_session=True,
-            limit=1 << 20,
-        )
+    async def start(
+        cls,
+        argv: Sequence[str],
+        on_line: LineHandler,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> "Child":
+        """env: the whole environment of the child; None inherits. on_line: called for each line it prints.
+        log: the file that its standard error is appended to; None inherits ours."""
+        with contextlib.ExitStack() as stack:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=None if log is None else stack.enter_context(log.open("ab")),
+                env=env,
+                start_new_session=True,
+                limit=1 << 20,
+            )
         return cls(process, on_line)
 
     @property

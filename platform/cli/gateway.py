@@ -1,0 +1,97 @@
+"""The gateway's process entry: `python -m tenantry.platform.cli.gateway`, started by `tenantry serve`.
+
+Owns turning settings into the parts that create_app wires, and the watch over its parent: when the supervisor dies,
+however it dies, this process drains and ends. It must not hold logic of its own.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from tenantry.adapters.manifest import BaseSpec
+from tenantry.platform.app import Parts, create_app
+from tenantry.platform.cli.connection import OPERATOR_KEY_FILE
+from tenantry.platform.core import logging, settings
+from tenantry.platform.core.database import Database
+from tenantry.platform.core.errors import ConfigurationError
+from tenantry.platform.core.migrate import require_current
+from tenantry.platform.core.secrets import load_peppers
+from tenantry.platform.core.settings import Settings
+from tenantry.platform.gateway.bounds import ModelLimits
+from tenantry.platform.gateway.chat import Serving
+from tenantry.platform.gateway.server import DrainingServer, config
+from tenantry.platform.registry.bases import ensure_base
+from tenantry.platform.tenants.bootstrap import ensure_operator
+from tenantry.runtime.client import EngineClient
+from tenantry.runtime.text import TextModel
+
+log = structlog.get_logger("gateway")
+
+
+async def serve(chosen: Settings) -> None:
+    """Runs until SIGTERM, or until the supervisor is gone."""
+    if not (chosen.database_url and chosen.model_dir and chosen.model_digest and chosen.engine_socket):
+        raise ConfigurationError("the gateway is started by `tenantry serve`, which tells it where everything is")
+    database = await Database.connect(chosen.database_url, chosen)
+    try:
+        async with database.autocommit() as connection:
+            await require_current(connection)
+        peppers = load_peppers(chosen)
+        await ensure_operator(database, peppers, chosen.environment, chosen.secrets_dir / OPERATOR_KEY_FILE)
+        spec = BaseSpec.from_config(read_json(chosen.model_dir / "config.json"), bytes.fromhex(chosen.model_digest))
+        base = await ensure_base(database, chosen.model_name or chosen.model_dir.name, spec)
+        text = TextModel.load(chosen.model_dir)
+        engine = EngineClient(chosen.engine_socket)
+        await engine.connect()
+
+        async def drop(digest: bytes) -> None:
+            engine.drop(digest)
+
+        limits = ModelLimits(text.vocab_size, chosen.max_context, chosen.default_max_tokens, text.control)
+        serving = Serving(engine, text, limits, chosen.control_tokens == "allow")
+        app, gateway = create_app(Parts(chosen, database, peppers, base, spec, serving, drop))
+        server = DrainingServer(config(app, chosen.host, chosen.port), gateway.drain)
+        orphaned = asyncio.create_task(_drain_without_parent(server))
+        try:
+            await server.serve()
+        finally:
+            orphaned.cancel()
+            await engine.close()
+    finally:
+        await database.close()
+
+
+async def _drain_without_parent(server: DrainingServer) -> None:
+    """Our standard input is a pipe from the supervisor: its end means that nobody will ever stop us."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while await reader.read(4096):
+        pass
+    log.warning("supervisor_gone")
+    server.drain_and_exit()
+
+
+def read_json(path: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"TENANTRY_MODEL_DIR: {path.name} cannot be read: {error}") from error
+
+
+def main() -> None:
+    chosen = settings.load()
+    logging.configure(chosen.log_level, chosen.log_format)
+    try:
+        uvloop.run(serve(chosen))
+    except ConfigurationError as error:
+        log.error("cannot_start", reason=str(error))
+        sys.exit(78)
+
+
+if __name__ == "__main__":
+    main()

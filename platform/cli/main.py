@@ -1,0 +1,22 @@
+"""The `tenantry` command: its tree, and nothing else. Each command lives in the file that its subject names."""
+
+from cyclopts import App
+
+from tenantry.platform.cli import adapters, demo, doctor, serve, tenants
+
+app = App(
+    name="tenantry",
+    help="Serve many tenants' LoRA adapters from one base model, and charge each for exactly what it used.",
+)
+app.command(serve.serve)
+app.command(demo.demo)
+app.command(tenants.tenant)
+app.command(tenants.key)
+app.command(adapters.adapter)
+app.command(adapters.usage)
+app.command(doctor.migrate_command, name="migrate")
+app.command(doctor.doctor)
+
+
+def main() -> None:
+    app()

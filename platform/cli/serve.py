@@ -1,0 +1,182 @@
+"""`tenantry serve`: from nothing to a line that says `ready`, and from Ctrl-C to nothing left behind.
+
+Owns the command's flags, its progress for people, and the order of signals. What it starts is stack.py's.
+"""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.status import Status
+
+from tenantry.platform.cli import demo as demos
+from tenantry.platform.cli.output import err, fail, out
+from tenantry.platform.cli.stack import Stack, require_port
+from tenantry.platform.core import logging, settings
+from tenantry.platform.core.errors import ConfigurationError
+from tenantry.platform.core.settings import Settings
+from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.errors import RuntimeRefusal
+
+DEMO_MODEL_NAME = "tenantry-demo"
+UNSET = Path()
+
+
+def serve(
+    *,
+    model: Annotated[str | None, Parameter(help="A directory with config.json and safetensors, or a hub id.")] = None,
+    model_name: Annotated[
+        str | None, Parameter(help="What clients call the base model; else the directory's name.")
+    ] = None,
+    demo: Annotated[bool, Parameter(negative="", help="Serve the demo's model, tenants and adapters.")] = False,
+    data_dir: Annotated[
+        Path | None, Parameter(help="Where everything is kept; else TENANTRY_DATA_DIR, else .data.")
+    ] = None,
+    database_url: Annotated[
+        str | None, Parameter(help="An own PostgreSQL, as tenantry_app; else an embedded one.")
+    ] = None,
+    host: Annotated[str | None, Parameter(help="Address to listen on.")] = None,
+    port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes a free one.")] = None,
+    dtype: Annotated[Literal["bfloat16", "float32"], Parameter(help="Arithmetic of the weights.")] = "bfloat16",
+    kv_dtype: Annotated[Literal["int8", "native"], Parameter(help="How KV pages are kept.")] = "int8",
+    kv_pages: Annotated[int, Parameter(help="Pages of 16 tokens in the KV cache.")] = 2048,
+    adapter_gib: Annotated[float, Parameter(help="Most GiB of adapters resident at once.")] = 1.0,
+    max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
+    token_budget: Annotated[int, Parameter(help="Most tokens computed in one step.")] = 512,
+    threads: Annotated[int, Parameter(help="Threads of the model; 0 takes all cores.")] = 0,
+    runner: Annotated[
+        Literal["model", "scripted"], Parameter(help="scripted: no model, to load-test a gateway.")
+    ] = "model",
+) -> None:
+    """Serve a base model with its tenants' adapters until Ctrl-C.
+
+    Example: tenantry serve --model ./llama-3-8b --data-dir /var/lib/tenantry --port 8080
+    """
+    try:
+        if demo == (model is not None):
+            raise ConfigurationError("give either --model or --demo")
+        directory = demos.FOLDER / "model" if demo else find_model(str(model))
+        chosen = settings.load(
+            data_dir=data_dir.absolute() if data_dir else None,
+            database_url=database_url,
+            host=host,
+            port=port,
+            model_dir=directory,
+            model_name=model_name or (DEMO_MODEL_NAME if demo else None),
+        )
+        if chosen.port:
+            require_port(chosen.host, chosen.port)
+        schedule = ScheduleConfig(token_budget=token_budget, max_running=max_running, max_context=chosen.max_context)
+        engine = EngineConfig(
+            model_dir=directory,
+            adapter_dir=UNSET,
+            socket="",
+            journal_dir=UNSET,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            adapter_bytes=int(adapter_gib * (1 << 30)),
+            threads=threads or os.cpu_count() or 1,
+            cache=CacheConfig(pages=kv_pages),
+            schedule=schedule,
+            runner=runner,
+        )
+        asyncio.run(run(chosen, engine, demo))
+    except (ConfigurationError, RuntimeRefusal) as error:
+        fail(str(error), status=78)
+
+
+async def run(chosen: Settings, engine: EngineConfig, demo: bool) -> None:
+    logging.configure("warning" if err.is_terminal else chosen.log_level, "console")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    with Progress() as progress:
+        stack = Stack(chosen, engine, progress.say)
+        started = asyncio.create_task(_start(stack, demo))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([started, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                await started
+                progress.end()
+                announce(stack, demo)
+                await stop.wait()
+        finally:
+            started.cancel()
+            await asyncio.gather(started, return_exceptions=True)
+            stop.clear()
+            await _stop(stack, stop)
+
+
+async def _start(stack: Stack, demo: bool) -> None:
+    await stack.start()
+    if demo:
+        await asyncio.to_thread(demos.register, stack.base_url, stack.settings.data_dir)
+
+
+async def _stop(stack: Stack, again: asyncio.Event) -> None:
+    """A second signal does not wait for what still runs."""
+    stopping = asyncio.create_task(stack.stop())
+    hurry = asyncio.create_task(again.wait())
+    await asyncio.wait([stopping, hurry], return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
+        await stack.kill()
+    hurry.cancel()
+    if stopping.done() and not stopping.cancelled():
+        stopping.result()
+
+
+def announce(stack: Stack, demo: bool) -> None:
+    out.print(f"gateway  {stack.base_url}/v1   (API: {stack.base_url}/api/v1, metrics: {stack.base_url}/metrics)")
+    out.print(f"data     {stack.settings.data_dir}", soft_wrap=True, markup=False)
+    if demo:
+        demos.announce(stack.base_url, stack.settings.data_dir)
+    out.print("\nready")
+
+
+def find_model(name: str) -> Path:
+    """A directory as it is; anything else is a hub id, fetched into the hub's own cache."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.jinja"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ConfigurationError(f"--model: {name} is no directory, and the hub did not give it: {error}") from error
+
+
+class Progress:
+    """What is happening now: a moving line on a terminal, one line per step elsewhere."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = err.status("") if err.is_terminal else None
+        self._last = ""
+
+    def __enter__(self) -> "Progress":
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def say(self, line: str) -> None:
+        if self._status is not None:
+            self._status.update(line)
+        elif line != self._last:
+            err.print(line, markup=False)
+        self._last = line
+
+    def end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
