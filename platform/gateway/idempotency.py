@@ -120,47 +120,57 @@ async def _once(
     if kept is not None:
         await _replay(kept, send)
         return
-    recorder = _Recorder(send)
+    answer = _Answer(send)
     try:
-        await app(scope, receive, recorder.send)
+        await app(scope, receive, answer.send)
     finally:
-        answer = recorder.answer
+        to_keep = None if scope["route_handler"].opt.get("never_kept") else answer.kept
         try:
-            if answer is None or scope["route_handler"].opt.get("never_kept"):
+            if to_keep is None:
                 await store.release(tenant_id, key)
             else:
-                await store.keep(tenant_id, key, answer)
+                await store.keep(tenant_id, key, to_keep)
         except Unavailable as error:
             log.warning("idempotency_not_recorded", error=error.message)
+    await answer.deliver()
 
 
-class _Recorder:
-    """Passes an answer on and remembers it, if it is one to remember."""
+class _Answer:
+    """Holds an answer back until it is recorded, so that a retry after hearing it finds it. Streams pass through."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self._held: list[Message] = []
         self._status = 0
         self._headers: dict[str, str] = {}
         self._body = bytearray()
-        self._complete = False
+        self._streamed = self._complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             found = {name.decode().lower(): value.decode("latin-1") for name, value in message["headers"]}
             self._headers = {name: found[name] for name in _KEPT_HEADERS if name in found}
+            self._streamed = found.get("content-type", "").startswith("text/event-stream")
         elif message["type"] == "http.response.body":
-            if len(self._body) <= MAX_KEPT_BYTES:
+            if not self._streamed:
                 self._body += message.get("body", b"")
             self._complete = not message.get("more_body", False)
-        await self._send(message)
+        if self._streamed:
+            await self._send(message)
+        else:
+            self._held.append(message)
 
     @property
-    def answer(self) -> Kept | None:
-        streamed = self._headers.get("content-type", "").startswith("text/event-stream")
-        if not self._complete or streamed or self._status >= 500 or self._status == 429:
+    def kept(self) -> Kept | None:
+        """None for what a retry should try again: streams, our own failures, and limits."""
+        if not self._complete or self._streamed or self._status >= 500 or self._status in (408, 429):
             return None
         return Kept(self._status, self._headers, bytes(self._body)) if len(self._body) <= MAX_KEPT_BYTES else None
+
+    async def deliver(self) -> None:
+        for message in self._held:
+            await self._send(message)
 
 
 async def _replay(kept: Kept, send: Send) -> None:

@@ -137,12 +137,16 @@ def assert_refused(reply, status, code, param=...):
 
 def test_24_too_large_is_refused_before_parsing(api):
     body = b'{"model":"base","messages":[{"role":"user","content":"' + b"x" * (1 << 20) + b'"}]}'
-    assert_refused(api.post(CHAT, content=body, headers={"content-type": "application/json"}), 413, "payload_too_large")
+    assert_refused(
+        api.post(CHAT, content=body, headers={"content-type": "application/json"}), 413, "payload_too_large"
+    )
 
 
 @pytest.mark.parametrize("temperature", ["-0.0", "1e-320", "0"])
 def test_28_negative_zero_and_denormals_are_greedy(api, temperature):
-    body = f'{{"model":"base","messages":[{{"role":"user","content":"hi"}}],"temperature":{temperature},"max_tokens":4}}'
+    body = (
+        f'{{"model":"base","messages":[{{"role":"user","content":"hi"}}],"temperature":{temperature},"max_tokens":4}}'
+    )
     reply = api.post(CHAT, content=body.encode(), headers={"content-type": "application/json"})
     assert reply.status_code == 200
     assert api.engine.submitted[-1].sampling.temperature == 0.0
@@ -178,7 +182,9 @@ def test_36_a_huge_word_is_refused_quickly(api, word):
 
 def test_37_special_tokens_in_text_are_plain_text(api):
     special = api.control_text
-    reply = api.post(CHAT, json={"model": "base", "messages": [{"role": "user", "content": special}], "max_tokens": 1})
+    reply = api.post(
+        CHAT, json={"model": "base", "messages": [{"role": "user", "content": special}], "max_tokens": 1}
+    )
     assert reply.status_code == 200
     plain = api.post(CHAT, json={"model": "base", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1})
     assert plain.status_code == 200
@@ -186,7 +192,9 @@ def test_37_special_tokens_in_text_are_plain_text(api):
     assert controls[0] == controls[1], "text of a special token must not become that token"
 
 
-@pytest.mark.parametrize("model", ["nobody", "../../etc/passwd", "m" * 300, "a\u202eb", "BASE", "base:1", "base@default", "", "\x00"])
+@pytest.mark.parametrize(
+    "model", ["nobody", "../../etc/passwd", "m" * 300, "a\u202eb", "BASE", "base:1", "base@default", "", "\x00"]
+)
 def test_45_46_unknown_models(api, model):
     reply = api.post(CHAT, json={"model": model, "messages": [TURN]})
     assert_refused(reply, 404, "model_not_found", "model")
@@ -203,8 +211,9 @@ def test_23_known_and_harmless_fields_are_accepted(api):
 
 def test_50_the_same_client_request_id_twice(api):
     ids = {
-        api.post(TEXT, json={"model": "base", "prompt": "hi", "max_tokens": 1}, headers={"x-request-id": "same"})
-        .headers["x-request-id"]
+        api.post(
+            TEXT, json={"model": "base", "prompt": "hi", "max_tokens": 1}, headers={"x-request-id": "same"}
+        ).headers["x-request-id"]
         for _ in range(2)
     }
     assert len(ids) == 2
