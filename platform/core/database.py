@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import structlog
 
 from tenantry.platform.core.errors import ConfigurationError, DatabaseUnavailable
 from tenantry.platform.core.roles import OPERATOR
@@ -20,6 +21,7 @@ from tenantry.platform.core.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = structlog.get_logger(__name__)
 Connection = Any  # asyncpg.Connection or its pool proxy; the library is untyped
 _MINIMUM_VERSION: Final = 160000
 _AWAY: Final = (
@@ -66,8 +68,12 @@ class Database:
         database = cls(pool, limits.pool_wait)
         try:
             await database.check()
-        except BaseException:
+        except BaseException as error:
             await database.close()
+            if isinstance(error.__cause__, asyncpg.InvalidCatalogNameError):
+                raise ConfigurationError("TENANTRY_DATABASE_URL names a database that does not exist") from None
+            if isinstance(error.__cause__, asyncpg.InvalidAuthorizationSpecificationError):
+                raise ConfigurationError("TENANTRY_DATABASE_URL: the database refuses this role") from None
             raise
         return database
 
@@ -93,10 +99,19 @@ class Database:
                 connection = await self._pool.acquire(timeout=self._wait)
             except TimeoutError:
                 raise DatabaseUnavailable("All database connections are busy.", code="database_busy") from None
+            except asyncpg.PostgresError as error:  # whatever it says, there is no connection
+                raise DatabaseUnavailable("The database does not answer.") from error
             try:
                 yield connection
             finally:
-                await asyncio.shield(self._pool.release(connection))
+                await asyncio.shield(self._release(connection))
+
+    async def _release(self, connection: Connection) -> None:
+        """Giving back a connection that died never fails the work done on it."""
+        try:
+            await self._pool.release(connection)
+        except (*_AWAY, asyncpg.InternalClientError) as error:
+            log.warning("a database connection was dropped at check-in", error=str(error))
 
     async def check(self) -> None:
         """Refuses to start as a role that row-level security does not bind, or over a table that lacks it."""
@@ -144,10 +159,6 @@ def translated() -> "Iterator[None]":
         yield
     except _AWAY as error:
         raise DatabaseUnavailable("The database does not answer.") from error
-    except asyncpg.InvalidCatalogNameError as error:
-        raise ConfigurationError("TENANTRY_DATABASE_URL names a database that does not exist") from error
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise ConfigurationError("TENANTRY_DATABASE_URL: the database refused this role") from error
 
 
 async def _prepare(connection: Connection) -> None:

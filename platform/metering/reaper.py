@@ -7,6 +7,7 @@ for PATIENCE_S (the engine aborts the requests of a silent gateway well before t
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from logging import ERROR, WARNING
 from time import monotonic
 from typing import Any, Final
 from uuid import UUID
@@ -72,8 +73,9 @@ class Reaper:
         while True:
             try:
                 await self.reap()
-            except DatabaseUnavailable as error:
-                log.warning("reaper waits for the database", error=error.message)
+            except Exception as error:  # an outage, or a bug: the next pass starts from the rows again
+                known = isinstance(error, DatabaseUnavailable)
+                log.log(WARNING if known else ERROR, "reaping will be retried", exc_info=not known)
             await asyncio.sleep(EVERY_S)
 
     async def reap(self) -> set[UUID]:

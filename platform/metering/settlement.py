@@ -7,6 +7,7 @@ with the same id is a no-op, hence an unheard COMMIT is simply sent again. The S
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from logging import ERROR, WARNING
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
@@ -149,8 +150,14 @@ class Settler:
             try:
                 await self._flush()
                 failures = 0
-            except DatabaseUnavailable as error:
-                log.warning("settlement waits for the database", pending=self.pending, error=error.message)
+            except Exception as error:  # an outage, or a bug: either way what is owed stays in the queue
+                known = isinstance(error, DatabaseUnavailable)
+                log.log(
+                    WARNING if known else ERROR,
+                    "settlement will be retried",
+                    pending=self.pending,
+                    exc_info=not known,
+                )
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
             self._telemetry.unsettled.set(self.pending)
