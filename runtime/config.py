@@ -3,8 +3,12 @@
 Owns every number the runtime can be tuned by. Sizes are bytes unless the name says otherwise.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
 
 from tenantry.runtime.errors import InvalidRequest
 
@@ -39,6 +43,9 @@ class EngineConfig:
     dtype: "bfloat16" or "float32" for the weights' arithmetic. kv_dtype: "int8", or "native" for comparison.
     kv_group: values per KV scale along the head dimension; 0 means one scale per token and head.
     adapter_bytes: most bytes of adapters resident at once. threads: 0 leaves torch's choice.
+    drain_s: how long running requests may take to end after SIGTERM.
+    runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
+    gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
     """
 
     model_dir: Path
@@ -51,5 +58,33 @@ class EngineConfig:
     device: str = "cpu"
     adapter_bytes: int = 1 << 30
     threads: int = 0
+    drain_s: float = 30.0
+    runner: Literal["model", "scripted", "scripted-faults"] = "model"
+    step_s: float = 0.0
     cache: CacheConfig = CacheConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+
+
+def write_config(config: EngineConfig, path: Path) -> None:
+    """As the JSON that a worker is started with."""
+    path.write_bytes(msgspec.json.encode(config, enc_hook=str))
+
+
+def read_config(path: Path) -> EngineConfig:
+    """Raises InvalidRequest, which names a field that is unknown, missing or of the wrong type."""
+    try:
+        data = msgspec.json.decode(path.read_bytes())
+        _refuse_unknown(EngineConfig, data, "")
+        return msgspec.convert(data, EngineConfig, dec_hook=lambda _type, value: Path(value))
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidRequest("config", f"{path.name}: {error}") from error
+
+
+def _refuse_unknown(kind: Any, data: Any, at: str) -> None:
+    if not isinstance(data, Mapping) or not is_dataclass(kind):
+        return
+    known = {field.name: field.type for field in fields(kind)}
+    for name, value in data.items():
+        if name not in known:
+            raise InvalidRequest(f"{at}{name}", "there is no such field in the engine's configuration")
+        _refuse_unknown(known[name], value, f"{at}{name}.")

@@ -60,6 +60,8 @@ class ServerLink:
         before = os.umask(0o177)
         try:
             self._socket.bind(socket)
+        except zmq.ZMQError as error:
+            raise InvalidRequest("socket", f"cannot listen: {error}") from error
         finally:
             os.umask(before)
 

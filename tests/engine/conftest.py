@@ -1,10 +1,15 @@
-"""Tokenizers of both families, made on the spot: byte-level BPE with ChatML, and SentencePiece-like BPE."""
+"""Tokenizers of both families, made on the spot; a real worker process with the scripted runner."""
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from tenantry.runtime.rehearsal import Requests, WorkerProcess
+from tenantry.runtime.text import TextModel
 
 CHATML = """\
 {%- for message in messages %}
@@ -79,3 +84,23 @@ def byte_level_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sentencepiece_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sentencepiece(tmp_path_factory.mktemp("sentencepiece"))
+
+
+@pytest.fixture
+def requests(byte_level_model: Path) -> Requests:
+    return Requests(TextModel.load(byte_level_model))
+
+
+@pytest.fixture
+async def spawn(tmp_path: Path, byte_level_model: Path) -> AsyncIterator[Callable[..., Awaitable[WorkerProcess]]]:
+    workers: list[WorkerProcess] = []
+
+    async def start(**options: Any) -> WorkerProcess:
+        worker = WorkerProcess(tmp_path, byte_level_model, **options)
+        workers.append(worker)
+        await worker.start()
+        return worker
+
+    yield start
+    for worker in workers:
+        await worker.stop()

@@ -198,9 +198,7 @@ def test_every_id_has_its_bytes(model: TextModel):
     }
 
 
-def test_what_the_config_calls_special_is_control_even_unmarked(
-    byte_level_model: Path, tmp_path: Path
-):
+def test_what_the_config_calls_special_is_control_even_unmarked(byte_level_model: Path, tmp_path: Path):
     copy = shutil.copytree(byte_level_model, tmp_path / "m")
     data = json.loads((copy / "tokenizer.json").read_text())
     for token in data["added_tokens"]:

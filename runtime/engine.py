@@ -1,0 +1,213 @@
+"""The engine: one straight line per step, from plan to events that may be told.
+
+Owns the order in which things become true (the journal has a token before anyone else) and what happens when the
+model fails: the request at fault ends, the others do not notice. It must not know sockets, clocks or tenants.
+"""
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from tenantry.adapters.errors import AdapterError
+from tenantry.runtime.journal import Closed, Counted, Opened, Record
+from tenantry.runtime.messages import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    Refused,
+    Stats,
+    Submit,
+    Tokens,
+    Usage,
+)
+from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.scheduler.scheduler import Scheduler
+from tenantry.runtime.stops import Hit, StopWatch
+
+log = structlog.get_logger("engine")
+
+MAX_RECEIPT_BYTES: Final = 16 << 10
+FAULT: Final = "the model failed on this request"
+
+
+class EngineBroken(Exception):
+    """The model fails whatever it is asked: this process cannot go on."""
+
+
+class Runner(Protocol):
+    """A step that raises may be asked again for some of its rows, without the loads and evictions: those happen
+    before rows are computed, and loads that ended are reported by a run that returns."""
+
+    def run(self, plan: StepPlan) -> StepResult: ...
+
+
+class RecordSink(Protocol):
+    def append(self, records: Sequence[Record]) -> None: ...
+
+
+class Engine:
+    """adapter_bytes: what an adapter occupies when resident; raises AdapterError for one that is not there."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        journal: RecordSink,
+        stops: StopWatch,
+        adapter_bytes: Callable[[bytes], int],
+    ) -> None:
+        self._scheduler = scheduler
+        self._runner = runner
+        self._journal = journal
+        self._stops = stops
+        self._adapter_bytes = adapter_bytes
+        self._opened: list[Record] = []
+        self.computing = False  # the last step had rows, so the next one most likely has
+
+    def submit(self, submit: Submit, now: float) -> Refused | None:
+        """Take in a request, or answer why not. An accepted one ends with Finished or Refused, out of a step."""
+        try:
+            if len(submit.receipt) > MAX_RECEIPT_BYTES:
+                return Refused(submit.request_id, "invalid_request", "the receipt is too long", "receipt")
+            nbytes = 0 if submit.adapter is None else self._adapter_bytes(submit.adapter)
+        except (AdapterError, ValueError):
+            return Refused(submit.request_id, "adapter_unavailable", "this adapter is not in the store", "adapter")
+        refused = self._scheduler.add(submit, nbytes, now)
+        if refused is None:
+            self._opened.append(Opened(submit.request_id, submit.receipt))
+            self._stops.open(submit)
+        return refused
+
+    def abort(self, request_id: str, now: float) -> None:
+        """Its Finished comes out of the next step, which computes nothing for it any more."""
+        self._scheduler.abort(request_id, now)
+
+    def warm(self, digest: bytes) -> None:
+        """Raises AdapterError."""
+        self._scheduler.warm(digest, self._adapter_bytes(digest))
+
+    def drop(self, digest: bytes) -> None:
+        self._scheduler.drop(digest)
+
+    def step(self, now: float) -> list[Event]:
+        """One forward pass and everything that follows from it. The events are in the journal when this returns.
+
+        Raises MeteringUnavailable or EngineBroken, after which the engine must not be used.
+        """
+        plan = self._scheduler.plan(now)
+        self.computing = plan is not None and bool(plan.rows)
+        if plan is None:
+            self._record([])
+            return []
+        result = self._run(plan)
+        events = self._scheduler.commit(plan, result, now)
+        events = self._end_at_stops(events)
+        self._record(events)
+        return events
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    def stats(self) -> Stats:
+        return self._scheduler.stats()
+
+    # Stop strings
+
+    def _end_at_stops(self, events: list[Event]) -> list[Event]:
+        for hit in list(self._stops.feed(events)):
+            if not self._scheduler.finish_choice(hit.request_id, hit.choice, hit.matched):
+                events = [_ended_by(hit, event) for event in events]  # by the same token, and the text tells it
+        later = self._scheduler.take_events()
+        list(self._stops.feed(later))
+        return events + later
+
+    # The journal
+
+    def _record(self, events: Sequence[Event]) -> None:
+        """Write down a step: acceptances first, then counters of those that go on, then ends."""
+        counted: dict[str, Usage] = {}
+        closed: list[Record] = []
+        for event in events:
+            match event:
+                case Tokens():
+                    usage = self._scheduler.usage(event.request_id)
+                    if usage is not None:
+                        counted[event.request_id] = usage
+                case Finished():
+                    closed.append(Closed(event.request_id, event.usage, event.reason))
+                case Refused():
+                    closed.append(Closed(event.request_id, Usage(), "refused"))
+                case _:
+                    pass
+        opened, self._opened = self._opened, []
+        self._journal.append([*opened, *([Counted(counted)] if counted else ()), *closed])
+
+    # Failures of the model
+
+    def _run(self, plan: StepPlan) -> StepResult:
+        try:
+            return self._runner.run(plan)
+        except Exception as error:
+            log.error(
+                "step_failed",
+                step=plan.step,
+                rows=len(plan.rows),
+                kind=type(error).__name__,
+                where=whereabouts(error),
+            )
+            return self._blame(plan)
+
+    def _blame(self, plan: StepPlan) -> StepResult:
+        """Run a failed step's rows again in ever smaller parts, until those that fail are alone with their failure.
+
+        Computing a row twice is harmless: the same KV is written to the same slots and the same noise is drawn.
+        """
+        result = self._halves(plan.step, plan.rows) if len(plan.rows) > 1 else self._part(plan.step, plan.rows)
+        nobody = all(row.fault is None for row in result.rows)
+        if nobody and (plan.load or plan.evict or not plan.rows):
+            raise EngineBroken("loading or evicting adapters failed")
+        return result
+
+    def _halves(self, step: int, rows: tuple[Row, ...]) -> StepResult:
+        middle = len(rows) // 2
+        a, b = self._part(step, rows[:middle]), self._part(step, rows[middle:])
+        return StepResult(a.rows + b.rows, a.loaded + b.loaded, a.failed + b.failed)
+
+    def _part(self, step: int, rows: tuple[Row, ...]) -> StepResult:
+        try:
+            return self._runner.run(StepPlan(step, rows))
+        except Exception as error:
+            if len(rows) > 1:
+                return self._halves(step, rows)
+            log.error("request_failed", step=step, kind=type(error).__name__)
+            for row in rows:
+                self._probe(row)
+            return StepResult(tuple(RowResult(fault=FAULT) for _ in rows))
+
+    def _probe(self, row: Row) -> None:
+        """Is it the request or the model? Compute one harmless token of the base model in the failed row's own place,
+        whose pages die with it. Raises EngineBroken."""
+        try:
+            self._runner.run(StepPlan(0, (Row(-1, (0,), row.start, row.pages, None, None),)))
+        except Exception as error:
+            raise EngineBroken(f"the model fails on anything: {type(error).__name__}") from error
+
+
+def _ended_by(hit: Hit, event: Event) -> Event:
+    match event:
+        case ChoiceFinished(request_id=hit.request_id, choice=hit.choice):
+            return msgspec.structs.replace(event, reason="stop", matched=hit.matched)
+        case Finished(request_id=hit.request_id, reason="length"):
+            return msgspec.structs.replace(event, reason="stop")
+        case _:
+            return event
+
+
+def whereabouts(error: BaseException) -> str:
+    """Where an error came from, and nothing of what was being computed: an exception's text may quote tokens."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))

@@ -1,0 +1,116 @@
+"""A runner that computes nothing: the same contract as ModelRunner's, tokens from a hash, faults on command.
+
+Owns what load tests of the gateway and crash tests of the engine run instead of a model. It keeps the runner's side
+of the contract strictly: a plan that a real runner could not serve raises.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final
+from zlib import crc32
+
+from tenantry.runtime.messages import TokenLogprob
+from tenantry.runtime.plan import Draw, Row, RowResult, StepPlan, StepResult
+
+_LOAD_STEPS: Final = 2
+
+
+class Fault(IntEnum):
+    """A prompt that ends with the id `vocab_size - fault` makes its first drawn step fail in this way."""
+
+    RAISE = 1  # an exception, like an index out of range in a kernel
+    NAN = 2  # numbers that are not finite, in this row alone
+    HANG = 3  # a kernel that never returns
+    EXIT = 4  # the process dies at once
+    END = 5  # no fault: the model's end token is drawn
+
+
+class ScriptedError(Exception):
+    pass
+
+
+class ScriptedRunner:
+    """words: the ids that are drawn, beyond end_tokens. The token at a position is a function of the three tokens
+    before it, the position, the adapter, and seed and choice if the temperature is above 0.
+
+    faults: whether prompts may command a Fault. step_s: seconds that a step with rows takes.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        words: Sequence[int],
+        end_tokens: tuple[int, ...] = (),
+        step_s: float = 0.0,
+        faults: bool = False,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.end_tokens = end_tokens
+        self._words = tuple(words)
+        self._step_s = step_s
+        self._faults = faults
+        self._resident: set[bytes] = set()
+        self._loading: dict[bytes, int] = {}
+        self.runs = 0
+
+    def run(self, plan: StepPlan) -> StepResult:
+        """Raises ScriptedError on command, and ValueError for a plan that breaks the contract."""
+        self.runs += 1
+        for digest in plan.evict:
+            if digest not in self._resident:
+                raise ValueError("evicts an adapter that is not resident")
+            self._resident.discard(digest)
+        for digest in plan.load:
+            if digest in self._resident or digest in self._loading:
+                raise ValueError("loads an adapter twice")
+            self._loading[digest] = _LOAD_STEPS
+        if plan.rows and self._step_s:
+            time.sleep(self._step_s)
+        rows = tuple(self._row(row) for row in plan.rows)
+        return StepResult(rows, self._settle())
+
+    def _settle(self) -> tuple[bytes, ...]:
+        self._loading = {digest: left - 1 for digest, left in self._loading.items()}
+        loaded = tuple(digest for digest, left in self._loading.items() if left <= 0)
+        for digest in loaded:
+            del self._loading[digest]
+            self._resident.add(digest)
+        return loaded
+
+    def _row(self, row: Row) -> RowResult:
+        if row.adapter is not None and row.adapter not in self._resident:
+            raise ValueError("a row's adapter is not resident")
+        if row.draw is None:
+            return RowResult()
+        draw = row.draw
+        if draw.position != row.start + len(row.tokens) or draw.position != len(draw.history):
+            raise ValueError("draws a token elsewhere than after the row")
+        fault = self.vocab_size - draw.history[draw.prompt_length - 1] if self._faults else 0
+        if fault == Fault.NAN:
+            return RowResult(fault="the model's numbers are not finite")
+        if fault == Fault.RAISE:
+            raise ScriptedError("commanded")
+        if fault == Fault.HANG:
+            time.sleep(3600)
+        if fault == Fault.EXIT:
+            os._exit(66)
+        if fault == Fault.END and self.end_tokens and self.end_tokens[0] not in draw.forbidden:
+            token = self.end_tokens[0]
+        else:
+            token = self.token(draw, row.adapter)
+        top = draw.sampling.logprobs
+        if top is None:
+            return RowResult((token,))
+        others = tuple((self._words[i % len(self._words)], -1.0 - i) for i in range(top))
+        return RowResult((token,), (TokenLogprob(token, -0.5, others),))
+
+    def token(self, draw: Draw, adapter: bytes | None) -> int:
+        """What is drawn: the oracle for tests."""
+        key = repr((list(draw.history[-3:]), draw.position, adapter)).encode()
+        if draw.sampling.temperature > 0:
+            key += repr((draw.sampling.seed, draw.choice)).encode()
+        at = crc32(key)
+        allowed = [w for w in self._words if w not in draw.forbidden] if draw.forbidden else self._words
+        return allowed[at % len(allowed)]

@@ -1,0 +1,264 @@
+"""The engine's process: `python -m tenantry.runtime.worker CONFIG.json`.
+
+Owns the loop: take commands, step, tell. It knows which client asked for which request and nothing of what is in
+them. Standard output carries JSON lines for the supervisor ({"event": "progress" | "ready", …}), standard error the
+log. Exit status: 0 drained, 1 failed, 2 not startable, 3 the journal cannot be written.
+"""
+
+import gc
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from tenantry.adapters.errors import AdapterError
+from tenantry.adapters.residency import Residency
+from tenantry.adapters.store import LocalStore
+from tenantry.runtime.config import EngineConfig, read_config
+from tenantry.runtime.engine import Engine, EngineBroken, Runner, whereabouts
+from tenantry.runtime.errors import (
+    EngineUnavailable,
+    InvalidRequest,
+    MeteringUnavailable,
+    RuntimeRefusal,
+    UnusableModel,
+)
+from tenantry.runtime.journal import JournalWriter
+from tenantry.runtime.lifeline import Lifeline
+from tenantry.runtime.link import Client, ServerLink
+from tenantry.runtime.messages import (
+    CLIENT_LEASE_S,
+    Abort,
+    Command,
+    DropAdapter,
+    Event,
+    Events,
+    Finished,
+    Ping,
+    Pong,
+    Refused,
+    Submit,
+    WarmAdapter,
+)
+from tenantry.runtime.model.errors import ModelError
+from tenantry.runtime.scheduler.scheduler import Scheduler
+from tenantry.runtime.stops import StopWatch
+from tenantry.runtime.testing import ScriptedRunner
+from tenantry.runtime.text import TextModel
+
+log = structlog.get_logger("worker")
+
+EXIT_FAILED: Final = 1
+EXIT_UNSTARTABLE: Final = 2
+EXIT_METERING: Final = 3
+IDLE_MS: Final = 100
+LOADING_MS: Final = 2
+REFUSING_S: Final = 0.5
+
+
+class Worker:
+    """One engine, one socket, many clients."""
+
+    def __init__(self, engine: Engine, link: ServerLink, epoch: str, lifeline: Lifeline, drain_s: float) -> None:
+        self._engine, self._link, self._epoch = engine, link, epoch
+        self._lifeline, self._drain_s = lifeline, drain_s
+        self._owner: dict[str, Client] = {}  # of every open request
+        self._heard: dict[Client, float] = {}
+        self._step_seconds = 0.0
+
+    def serve(self) -> int:
+        """Until drained (0), or until the journal refuses (3). Raises EngineBroken."""
+        try:
+            while not self._drained():
+                self._turn()
+            self._abort_all()
+        except MeteringUnavailable as error:
+            log.error("metering_unavailable", why=error.message, open_requests=len(self._owner))
+            self._refuse_for_a_while(error)
+            return EXIT_METERING
+        return 0
+
+    def _turn(self) -> None:
+        """Commands first, so that an abort is heard before the next step; then one step."""
+        for client, command, current in self._link.receive(self._patience_ms()):
+            self._heard[client] = time.monotonic()
+            self._obey(client, command, current)
+        now = time.monotonic()
+        self._expire_leases(now)
+        events = self._engine.step(now)
+        self._step_seconds += time.monotonic() - now
+        self._tell(events)
+
+    def _patience_ms(self) -> int:
+        """How long commands may be waited for: not at all while tokens are coming."""
+        if self._engine.computing:
+            return 0
+        return LOADING_MS if self._engine.has_work else IDLE_MS
+
+    def _obey(self, client: Client, command: Command, current: bool) -> None:
+        match command:
+            case Submit():
+                self._submit(client, command, current)
+            case Abort() if self._owner.get(command.request_id) == client:
+                self._engine.abort(command.request_id, time.monotonic())
+            case Ping():
+                self._link.send(client, Events((self._pong(),)))
+            case WarmAdapter() if current:
+                try:
+                    self._engine.warm(command.digest)
+                except (AdapterError, ValueError) as error:
+                    log.warning("adapter_not_warmed", digest=command.digest.hex(), kind=type(error).__name__)
+            case DropAdapter() if current:
+                self._engine.drop(command.digest)
+            case _:  # an abort of what has ended or is another's, or a command meant for an earlier life
+                pass
+
+    def _submit(self, client: Client, submit: Submit, current: bool) -> None:
+        if self._lifeline.draining or not current:
+            why = "the engine is shutting down" if current else "the engine was restarted"
+            answer: Refused | None = _refused(submit.request_id, EngineUnavailable(None, why))
+        elif submit.request_id in self._owner:  # until its end was told, which is after the scheduler forgot it
+            answer = _refused(submit.request_id, InvalidRequest("request_id", "a request of this id is running"))
+        else:
+            answer = self._engine.submit(submit, time.monotonic())
+        if answer is None:
+            self._owner[submit.request_id] = client
+        else:
+            self._link.send(client, Events((answer,)))
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        """One frame per client. A client that is gone or does not read has its requests aborted."""
+        frames: defaultdict[Client, list[Event]] = defaultdict(list)
+        for event in events:
+            if isinstance(event, Pong):
+                continue
+            ended = isinstance(event, Finished | Refused)
+            client = self._owner.pop(event.request_id) if ended else self._owner[event.request_id]
+            frames[client].append(event)
+        for client, told in frames.items():
+            if not self._link.send(client, Events(tuple(told))):
+                self._give_up(client, "unreachable")
+
+    def _expire_leases(self, now: float) -> None:
+        for client in [c for c, heard in self._heard.items() if now - heard > CLIENT_LEASE_S]:
+            self._give_up(client, "silent")
+
+    def _give_up(self, client: Client, why: str) -> None:
+        self._heard.pop(client, None)
+        requests = [request_id for request_id, owner in self._owner.items() if owner == client]
+        for request_id in requests:
+            self._engine.abort(request_id, time.monotonic())
+        if requests:
+            log.warning("client_given_up", why=why, requests=len(requests))
+
+    def _pong(self) -> Pong:
+        stats = msgspec.structs.replace(self._engine.stats(), step_seconds=self._step_seconds)
+        return Pong(self._epoch, stats.steps, not self._lifeline.draining, stats)
+
+    def _drained(self) -> bool:
+        life = self._lifeline
+        if life.ending or (life.draining and not self._owner):
+            return True
+        return life.draining_since is not None and time.monotonic() - life.draining_since > self._drain_s
+
+    def _abort_all(self) -> None:
+        """What is still open ends as aborted, in the journal and for its clients."""
+        for request_id in list(self._owner):
+            self._engine.abort(request_id, time.monotonic())
+        while self._owner:
+            self._tell(self._engine.step(time.monotonic()))
+
+    def _refuse_for_a_while(self, refusal: RuntimeRefusal) -> None:
+        """New requests hear why; running ones are over: nothing of them may be told that is not written down."""
+        until = time.monotonic() + REFUSING_S
+        while time.monotonic() < until:
+            for client, command, _ in self._link.receive(IDLE_MS):
+                if isinstance(command, Submit):
+                    self._link.send(client, Events((_refused(command.request_id, refusal),)))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status."""
+    _log_to_stderr()
+    if len(argv) != 2:
+        log.error("usage", usage="python -m tenantry.runtime.worker CONFIG.json")
+        return EXIT_UNSTARTABLE
+    lifeline = Lifeline()
+    lifeline.hold()
+    try:
+        config = read_config(Path(argv[1]))
+        epoch = f"{time.time_ns():016x}{uuid4().hex[:8]}"
+        journal = JournalWriter(config.journal_dir, epoch)
+        engine = _engine(config, journal)
+        link = ServerLink(config.socket, epoch)
+    except (RuntimeRefusal, UnusableModel, ModelError, AdapterError, OSError) as error:
+        log.error("engine_not_startable", kind=type(error).__name__, why=str(error))
+        return EXIT_UNSTARTABLE
+    gc.collect()
+    gc.freeze()  # what was loaded lives as long as the process: no collection walks it again
+    _report("ready", epoch=epoch)
+    try:
+        status = Worker(engine, link, epoch, lifeline, config.drain_s).serve()
+        if status == 0:
+            journal.close()
+        return status
+    except EngineBroken as error:
+        log.error("engine_broken", why=str(error))
+        return EXIT_FAILED
+    except Exception as error:  # a bug of ours: said in one line, without the message, which may quote tokens
+        log.error("engine_failed", kind=type(error).__name__, where=whereabouts(error))
+        return EXIT_FAILED
+    finally:
+        link.close()
+
+
+def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
+    text = TextModel.load(config.model_dir)
+    runner, vocab_size, end_tokens = _runner(config, text)
+    residency = Residency(config.adapter_bytes)
+    scheduler = Scheduler(config.schedule, config.cache, residency, end_tokens, vocab_size)
+    store = LocalStore(config.adapter_dir)
+    return Engine(scheduler, runner, journal, StopWatch(text), store.size)
+
+
+def _runner(config: EngineConfig, text: TextModel) -> tuple[Runner, int, tuple[int, ...]]:
+    if config.runner == "model":
+        # Only here: a scripted worker starts in a fraction of the time that torch takes to be imported.
+        from tenantry.runtime.model.runner import ModelRunner
+
+        model = ModelRunner(config, lambda what, done, total: _report("progress", what=what, done=done, total=total))
+        return model, model.vocab_size, model.end_tokens
+    words = [i for i in range(text.vocab_size) if i not in text.control]
+    ends = tuple(sorted(text.control))
+    faults = config.runner == "scripted-faults"
+    return ScriptedRunner(text.vocab_size, words, ends, config.step_s, faults), text.vocab_size, ends
+
+
+def _refused(request_id: str, refusal: RuntimeRefusal) -> Refused:
+    return Refused(request_id, refusal.code, refusal.message, refusal.param)
+
+
+def _report(event: str, **fields: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode({"event": event, **fields}) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
