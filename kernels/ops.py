@@ -6,14 +6,16 @@ Tensors in, tensors out; no environment, no configuration objects, no probing at
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tenantry.kernels.attention import reference as reference_attention
-from tenantry.kernels.attention.layout import AttentionPlan, LayerPages
+from tenantry.kernels.attention.layout import AttentionPlan, LayerPages, PageLayout
+from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora import reference as reference_lora
 from tenantry.kernels.lora.plan import LoraPlan
-from tenantry.kernels.lora.table import LoraTable
-from tenantry.kernels.quant.linear import Linear, prepare_reference
+from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
+from tenantry.kernels.quant.linear import Linear, prepare_linear, prepare_reference
 from tenantry.kernels.sampling import reference as reference_sampling
 from tenantry.kernels.sampling.spec import DrawSpec, SampleResult
 
@@ -48,8 +50,44 @@ REFERENCE = Ops(
 )
 
 
-def select_ops(device: str) -> Ops:
-    """device: "cpu" or "reference". Raises ValueError for any other."""
-    if device in ("cpu", "reference"):
+def select_ops(device: str, threads: int = 0) -> Ops:
+    """The operations of a device, and the threads they may use (0: every core).
+
+    device: "cpu", which is the reference when numba is not installed (Ops.name says so), or "reference".
+    Raises ValueError for any other.
+    """
+    if device == "reference" or (device == "cpu" and not cpu_capability().numba):
         return REFERENCE
+    if device == "cpu":
+        from tenantry.kernels import threads as pool
+        from tenantry.kernels.attention import cpu as attention
+        from tenantry.kernels.lora import cpu as lora
+
+        pool.set_threads(threads)
+        return Ops(
+            name="cpu",
+            device="cpu",
+            write_kv=attention.write_kv,
+            attention=attention.attention,
+            apply_lora=lora.apply_lora,
+            prepare_linear=prepare_linear,
+            sample=reference_sampling.sample,
+        )
     raise ValueError(f"device: no kernels for {device!r}")
+
+
+def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype) -> None:
+    """Run every operation once on the smallest shapes, so that nothing is compiled (the first time ever, up to a
+    minute) or loaded from the compiler's cache (afterwards) while requests wait. weights, kv: dtypes to be used."""
+    layout = PageLayout(1, 32, 4, 0, kv)
+    pages, slots = layout.allocate(1), torch.arange(2)
+    x = torch.zeros(2, 32)
+    ops.write_kv(x.view(2, 1, 32), x.view(2, 1, 32), pages, slots)
+    ops.attention(x.view(2, 1, 32), pages, AttentionPlan.build([2], [2], [[0]], 4), 1.0)
+    for rows in (1, 1 << 11):  # below and above the size that is worth a second thread
+        y = ops.prepare_linear(torch.zeros(64, 32, dtype=weights), None)(torch.zeros(rows, 32))
+    table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights)
+    module = SliceWeights(torch.zeros(4, 32), torch.zeros(64, 4), 4, 1.0)
+    table.set_slot(0, table.prepare({(0, "site", 0): module}))
+    ops.apply_lora(x, y[:2], 0, "site", table.plan([0], [2]), table)
+    ops.sample(y[:2], [DrawSpec(), DrawSpec(top_k=2, logprobs=1)])

@@ -11,6 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+QUERIES = 8  # of one row that share a pass over its pages
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPages:
@@ -100,12 +102,14 @@ class AttentionPlan:
     position lengths[b] - q_len[b] + i and attends to positions up to its own.
     block_table: int32 [rows, max_pages], entry i holds positions [i * page_size, (i+1) * page_size); unused
     entries are 0 and never read.
+    blocks: int64 [N, 3] on the host: row, first and past query of at most QUERIES; those that see most come first.
     q_lens, totals: q_len and lengths once more, on the host.
     """
 
     cu_q: Tensor
     lengths: Tensor
     block_table: Tensor
+    blocks: Tensor
     q_lens: tuple[int, ...]
     totals: tuple[int, ...]
 
@@ -128,11 +132,18 @@ class AttentionPlan:
         table = torch.zeros((len(used), max(used, default=0)), dtype=torch.int32)
         for row_table, row, need in zip(table, pages, used, strict=True):
             row_table[:need] = torch.tensor(row[:need], dtype=torch.int32)
+        blocks = [
+            (row, first, min(first + QUERIES, q_len))
+            for row, q_len in enumerate(q_lens)
+            for first in range(0, q_len, QUERIES)
+        ]
+        blocks.sort(key=lambda block: -(lengths[block[0]] - q_lens[block[0]] + block[2]) * (block[2] - block[1]))
         cu_q = torch.tensor([0, *q_lens], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         return cls(
             cu_q.to(device),
             torch.tensor(lengths, dtype=torch.int32, device=device),
             table.to(device),
+            torch.tensor(blocks, dtype=torch.int64).view(-1, 3),
             tuple(q_lens),
             tuple(lengths),
         )

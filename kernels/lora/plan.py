@@ -11,12 +11,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
+TILE = 32  # tokens per tile: weights are read once per tile
+WEIGHT_READ = 8  # reading an adapter costs about as much as computing this many tokens
+
 
 @dataclass(frozen=True, slots=True)
 class LoraPlan:
     """tokens: int64 [N], indices into the step's tokens, stably grouped by slot, rows in order inside a group.
     run_slot: int32 [U], the slot of each group. run_start: int32 [U + 1], offsets of the groups in tokens.
-    runs: (slot, first, past) once more, on the host. rank_sum: sum over groups of the adapter's highest rank.
+    runs: (slot, first, past) once more, on the host. tiles: int64 [P, 3], the same cut to at most TILE tokens,
+    dearest first. rank_sum: sum over groups of the adapter's highest rank.
     epoch: of the table that the plan was built against.
     """
 
@@ -24,6 +28,7 @@ class LoraPlan:
     run_slot: Tensor
     run_start: Tensor
     runs: tuple[tuple[int, int, int], ...]
+    tiles: Tensor
     rank_sum: int
     epoch: int
 
@@ -53,11 +58,14 @@ class LoraPlan:
         for slot in sorted(groups):
             runs.append((slot, len(tokens), len(tokens) + len(groups[slot])))
             tokens += groups[slot]
+        tiles = [(slot, at, min(at + TILE, past)) for slot, first, past in runs for at in range(first, past, TILE)]
+        tiles.sort(key=lambda tile: -ranks[tile[0]] * (WEIGHT_READ + tile[2] - tile[1]))
         return cls(
             torch.tensor(tokens, dtype=torch.int64, device=device),
             torch.tensor([run[0] for run in runs], dtype=torch.int32, device=device),
             torch.tensor([0, *(run[2] for run in runs)], dtype=torch.int32, device=device),
             tuple(runs),
+            torch.tensor(tiles, dtype=torch.int64, device=device).view(-1, 3),
             sum(ranks[slot] for slot in groups),
             epoch,
         )

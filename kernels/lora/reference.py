@@ -12,8 +12,7 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
     x: [T, in] the site's input. y: [T, sum of slices] its output. layer, site: which weights. Rows of the base
     model are not read and not written. Raises RuntimeError for a plan older than the table.
     """
-    if plan.epoch != table.epoch:
-        raise RuntimeError(f"the plan was built at epoch {plan.epoch}, the adapter table is at {table.epoch}")
+    table.require(plan)
     for slot, first, past in plan.runs:
         tokens = plan.tokens[first:past]
         rows = x[tokens].float()

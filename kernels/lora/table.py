@@ -41,12 +41,26 @@ class SliceWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class Padding:
+    """Multiples that stored ranks, inputs and outputs are rounded up to, with zeros, so kernels need no masks."""
+
+    ranks: int = 1
+    inputs: int = 1
+    outputs: int = 1
+
+
+CPU_PADDING = Padding(ranks=4, inputs=32, outputs=64)
+GPU_PADDING = Padding(ranks=16)
+
+
+@dataclass(frozen=True, slots=True)
 class SlotWeights:
     """One adapter as kernels read it.
 
     data: one flat tensor that every address points into. a_address: int64 [layers, sites], of A_cat
-    [sum of padded ranks, in]. b_address: int64 [layers, sites, slices], of the slice's transposed B
-    [padded rank, out]. rank (true) and padded: int32 [layers, sites, slices]. scale: float32 [layers, sites, slices].
+    [sum of padded ranks, padded in]. b_address: int64 [layers, sites, slices], of the slice's transposed B
+    [padded rank, padded out], whose long rows stream and need no alignment of the rank. rank (true) and padded: int32
+    [layers, sites, slices]. scale: float32 [layers, sites, slices].
     """
 
     data: Tensor
@@ -61,11 +75,16 @@ class SlotWeights:
         return self.data.nbytes
 
 
+def up(size: int, multiple: int) -> int:
+    """size rounded up to a multiple."""
+    return -(-size // multiple) * multiple
+
+
 class LoraTable:
     """All resident adapters of one base model.
 
     layers: number of decoder layers. sites: name to shape, the same in every layer. dtype: of the stored weights.
-    rank_multiple: ranks are padded with zeros to a multiple of it (1 on CPU, 16 where tl.dot contracts).
+    The tables are numpy arrays [layers, sites, slots(, slices)]; on a GPU a kernel gets copies of them.
     """
 
     def __init__(
@@ -74,18 +93,18 @@ class LoraTable:
         sites: Mapping[str, SiteShape],
         dtype: torch.dtype = torch.bfloat16,
         device: str = "cpu",
-        rank_multiple: int = 1,
     ) -> None:
         self.layers = layers
         self.sites = dict(sites)
         self.site_index = {name: i for i, name in enumerate(self.sites)}
         self.dtype = dtype
         self.device = device
-        self.rank_multiple = rank_multiple
+        self.padding = CPU_PADDING if device == "cpu" else GPU_PADDING
+        self.widths = {name: np.array(shape.slices, np.int64) for name, shape in self.sites.items()}
         self.epoch = 0
         self.slots: dict[int, SlotWeights] = {}
         self._slices = max(len(s.slices) for s in self.sites.values())
-        shape = (8, layers, len(self.sites), self._slices)
+        shape = (layers, len(self.sites), 8, self._slices)
         self.a_address = np.zeros(shape[:3], np.int64)
         self.b_address = np.zeros(shape, np.int64)
         self.rank, self.padded = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -102,26 +121,23 @@ class LoraTable:
             self._check(layer, site, part, weights)
             at = (layer, self.site_index[site], part)
             rank[at], scale[at] = weights.rank, weights.scale
-            padded[at] = -(-weights.rank // self.rank_multiple) * self.rank_multiple
+            padded[at] = up(weights.rank, self.padding.ranks)
         size = 0
         for layer in range(self.layers):
             for index, site_shape in enumerate(self.sites.values()):
                 a_offset[layer, index] = size
-                size += int(padded[layer, index].sum()) * site_shape.in_features
+                size += int(padded[layer, index].sum()) * up(site_shape.in_features, self.padding.inputs)
                 for part, out in enumerate(site_shape.slices):
                     b_offset[layer, index, part] = size
-                    size += int(padded[layer, index, part]) * out
+                    size += int(padded[layer, index, part]) * up(out, self.padding.outputs)
         data = torch.zeros(size, dtype=self.dtype, device=self.device)
-        for (layer, site, part), weights in modules.items():
-            index, r = self.site_index[site], weights.rank
-            site_shape = self.sites[site]
-            before = int(padded[layer, index, :part].sum())
-            start = int(a_offset[layer, index]) + before * site_shape.in_features
-            data[start : start + r * site_shape.in_features].view(r, -1).copy_(weights.a[:r])
-            start = int(b_offset[layer, index, part])
-            data[start : start + r * site_shape.slices[part]].view(r, -1).copy_(weights.b[:, :r].T)
         base, item = data.data_ptr(), self.dtype.itemsize
-        return SlotWeights(data, base + a_offset * item, base + b_offset * item, rank, padded, scale)
+        slot = SlotWeights(data, base + a_offset * item, base + b_offset * item, rank, padded, scale)
+        for (layer, site, part), weights in modules.items():
+            a, b = self._views(slot, layer, site, part)
+            a.copy_(weights.a[: weights.rank])
+            b.copy_(weights.b[:, : weights.rank].T)
+        return slot
 
     def set_slot(self, slot: int, weights: SlotWeights) -> None:
         """Make a prepared adapter reachable as `slot`, replacing what was there."""
@@ -129,16 +145,16 @@ class LoraTable:
             raise ValueError("slot must not be negative")
         self._grow(slot + 1)
         self.slots[slot] = weights
-        self.a_address[slot], self.b_address[slot] = weights.a_address, weights.b_address
-        self.rank[slot], self.scale[slot] = weights.rank, weights.scale
-        self.padded[slot] = weights.padded
+        self.a_address[:, :, slot], self.b_address[:, :, slot] = weights.a_address, weights.b_address
+        self.rank[:, :, slot], self.scale[:, :, slot] = weights.rank, weights.scale
+        self.padded[:, :, slot] = weights.padded
         self._changed()
 
     def clear_slot(self, slot: int) -> None:
         """Forget an adapter; its memory goes with the last reference. Raises KeyError if the slot is empty."""
         del self.slots[slot]
-        self.rank[slot] = 0
-        self.padded[slot] = 0
+        self.rank[:, :, slot] = 0
+        self.padded[:, :, slot] = 0
         self._changed()
 
     def plan(self, slots: Sequence[int | None], q_lens: Sequence[int]) -> LoraPlan:
@@ -148,18 +164,29 @@ class LoraTable:
 
     def slice_weights(self, slot: int, layer: int, site: str, part: int) -> SliceWeights | None:
         """What a slot holds for one slice (views into its data), or None at rank 0. For references and tests."""
-        weights, index = self.slots[slot], self.site_index[site]
-        at = (layer, index, part)
-        r, shape = int(weights.rank[at]), self.sites[site]
-        if r == 0:
+        weights = self.slots[slot]
+        at = (layer, self.site_index[site], part)
+        if weights.rank[at] == 0:
             return None
-        item, base = self.dtype.itemsize, weights.data.data_ptr()
-        start = (int(weights.a_address[layer, index]) - base) // item
-        start += int(weights.padded[layer, index, :part].sum()) * shape.in_features
-        a = weights.data[start : start + r * shape.in_features].view(r, -1)
-        start = (int(weights.b_address[at]) - base) // item
-        b = weights.data[start : start + r * shape.slices[part]].view(r, -1).T
-        return SliceWeights(a, b, r, float(weights.scale[at]))
+        a, b = self._views(weights, layer, site, part)
+        return SliceWeights(a, b.T, int(weights.rank[at]), float(weights.scale[at]))
+
+    def require(self, plan: LoraPlan) -> None:
+        """Raises RuntimeError for a plan built before the table last changed."""
+        if plan.epoch != self.epoch:
+            raise RuntimeError(f"the plan was built at epoch {plan.epoch}, the adapter table is at {self.epoch}")
+
+    def _views(self, slot: SlotWeights, layer: int, site: str, part: int) -> tuple[Tensor, Tensor]:
+        """A [rank, in] and transposed B [rank, out] of one slice inside a slot's data."""
+        index, shape = self.site_index[site], self.sites[site]
+        r, width = int(slot.rank[layer, index, part]), up(shape.in_features, self.padding.inputs)
+        item, base = self.dtype.itemsize, slot.data.data_ptr()
+        start = (int(slot.a_address[layer, index]) - base) // item
+        start += int(slot.padded[layer, index, :part].sum()) * width
+        a = slot.data[start : start + r * width].view(r, -1)[:, : shape.in_features]
+        width = up(shape.slices[part], self.padding.outputs)
+        start = (int(slot.b_address[layer, index, part]) - base) // item
+        return a, slot.data[start : start + r * width].view(r, -1)[:, : shape.slices[part]]
 
     def _check(self, layer: int, site: str, part: int, weights: SliceWeights) -> None:
         if site not in self.sites or not 0 <= layer < self.layers or not 0 <= part < len(self.sites[site].slices):
@@ -171,11 +198,11 @@ class LoraTable:
 
     def _grow(self, slots: int) -> None:
         """Tables double when a slot is beyond them: capacity is memory's question, never a slot count's."""
-        have = len(self.rank)
+        have = self.rank.shape[2]
         if slots > have:
             more = max(2 * have, slots) - have
             self.a_address, self.b_address, self.rank, self.padded, self.scale = (
-                np.concatenate((table, np.zeros((more, *table.shape[1:]), table.dtype)))
+                np.concatenate((table, np.zeros((*table.shape[:2], more, *table.shape[3:]), table.dtype)), axis=2)
                 for table in (self.a_address, self.b_address, self.rank, self.padded, self.scale)
             )
 
