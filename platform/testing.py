@@ -133,6 +133,7 @@ class ScriptedEngine:
     refuse: tuple[str, str, str | None] | None = None
     generations: list[ScriptedGeneration] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)
+    _encoded: dict[str, list[int]] = field(default_factory=dict)
 
     def generate(self, submit: Submit) -> ScriptedGeneration:
         generation = ScriptedGeneration(submit, self)
@@ -148,7 +149,10 @@ class ScriptedEngine:
 
     def letter(self, submit: Submit, choice: int, step: int) -> int:
         text = self.script if submit.adapter is None else f"[{submit.adapter.hex()[:4]}] {self.script}"
-        return self.text.encode(text[(step + choice) % len(text)])[0]
+        if text not in self._encoded:
+            self._encoded[text] = self.text.encode(text)
+        ids = self._encoded[text]
+        return ids[(step + choice) % len(ids)]
 
 
 @dataclass

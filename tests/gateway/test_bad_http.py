@@ -155,9 +155,13 @@ def test_7_two_hosts(live, tenant):
 
 def test_8_forged_headers_change_nothing(live, tenant):
     forged = [
-        "x-forwarded-for: 1.2.3.4", "x-tenant-id: ten_" + "0" * 32, "x-cache-salt: victim", "x-request-id: victim",
-        "content-type: application/json", "x-http-method-override: DELETE",
-    ]  # fmt: skip
+        "x-forwarded-for: 1.2.3.4",
+        "x-tenant-id: ten_" + "0" * 32,
+        "x-cache-salt: victim",
+        "x-request-id: victim",
+        "content-type: application/json",
+        "x-http-method-override: DELETE",
+    ]
     status, headers, _ = request(live, "POST", CHAT, tenant[1], forged, BODY)
     assert status == 200
     assert headers["x-request-id"].startswith("req_")
@@ -172,9 +176,14 @@ def test_8_forged_headers_change_nothing(live, tenant):
 
 @pytest.mark.parametrize(
     "headers",
-    [["content-type: text/plain"], [], ["content-type: multipart/form-data; boundary=x"],
-     ["content-type: application/json", "content-encoding: gzip"], ["content-type: application/json; charset=utf-16"]],
-)  # fmt: skip
+    [
+        ["content-type: text/plain"],
+        [],
+        ["content-type: multipart/form-data; boundary=x"],
+        ["content-type: application/json", "content-encoding: gzip"],
+        ["content-type: application/json; charset=utf-16"],
+    ],
+)
 def test_12_media_types(live, tenant, headers):
     assert_envelope(request(live, "POST", CHAT, tenant[1], headers, BODY), 415, "unsupported_media_type")
 
@@ -197,11 +206,22 @@ def test_13_method_override(live, tenant):
 @pytest.mark.parametrize(
     "path",
     [
-        "//v1/models", "/v1//models", "/v1/x/../models", "/v1/%2e%2e/models", "/v1/models%00", "/v1/models.",
-        "/v1/models/", "/v1/models/.", "/v1/mod%65ls", "/v1%2fmodels", "/v1/models/../../etc/passwd", "/V1/models",
-        "/v1\\models", "/nothing",
+        "//v1/models",
+        "/v1//models",
+        "/v1/x/../models",
+        "/v1/%2e%2e/models",
+        "/v1/models%00",
+        "/v1/models.",
+        "/v1/models/",
+        "/v1/models/.",
+        "/v1/mod%65ls",
+        "/v1%2fmodels",
+        "/v1/models/../../etc/passwd",
+        "/V1/models",
+        "/v1\\models",
+        "/nothing",
     ],
-)  # fmt: skip
+)
 def test_14_paths_are_not_normalised(live, tenant, path):
     assert_envelope(request(live, path=path, key=tenant[1]), 404, "not_found")
 

@@ -60,9 +60,16 @@ ROWS = [
     *[chat(29, "out_of_range", "top_p", top_p=p) for p in (0, -0.1, 1.0001)],
     *[chat(29, "out_of_range", "top_k", top_k=k) for k in (-2, HUGE // 10**395)],
     *[chat(29, "out_of_range", "min_p", min_p=p) for p in (-0.1, 1.1)],
-    *[chat(29, "out_of_range", f, **{f: v}) for f in ("presence_penalty", "frequency_penalty") for v in (-2.0001, 2.0001)],
+    *[
+        chat(29, "out_of_range", f, **{f: v})
+        for f in ("presence_penalty", "frequency_penalty")
+        for v in (-2.0001, 2.0001)
+    ],
     *[chat(29, "out_of_range", "repetition_penalty", repetition_penalty=v) for v in (0, -1, 10.1)],
-    *[chat(30, "out_of_range", "logit_bias", logit_bias={k: 1}) for k in ("AI", "-1", VOCAB, "1000000000", "01", "١", "")],
+    *[
+        chat(30, "out_of_range", "logit_bias", logit_bias={k: 1})
+        for k in ("AI", "-1", VOCAB, "1000000000", "01", "١", "")
+    ],
     *[chat(30, "out_of_range", "logit_bias", logit_bias={"1": v}) for v in (101, -101)],
     chat(30, "out_of_range", "logit_bias", logit_bias={str(i): 1 for i in range(2000)}),
     chat(31, "out_of_range", "stop", stop=["a", "b", "c", "d", "e"]),
@@ -86,19 +93,36 @@ ROWS = [
     chat(38, "invalid_value", "messages[0].content", messages=[{"role": "user", "content": None}]),
     chat(38, "invalid_value", "messages", messages=[TURN, {"role": "assistant", "content": "x"}]),
     chat(38, "invalid_value", "messages", messages=[TURN] * 10_000),
-    chat(38, "unsupported_parameter", "messages[0].role", messages=[{"role": "tool", "content": "x", "tool_call_id": "c"}]),
+    chat(
+        38,
+        "unsupported_parameter",
+        "messages[0].role",
+        messages=[{"role": "tool", "content": "x", "tool_call_id": "c"}],
+    ),
     chat(39, "template_not_allowed", "chat_template", chat_template="{{ 1 }}"),
-    chat(39, "template_not_allowed", "chat_template_kwargs", chat_template_kwargs={"x": {"chat_template": "{{ 1 }}"}}),
+    chat(
+        39, "template_not_allowed", "chat_template_kwargs", chat_template_kwargs={"x": {"chat_template": "{{ 1 }}"}}
+    ),
     *[
         chat(40, "unsupported_parameter", field, **{field: "x"})
         for field in (
-            "cache_salt", "lora_path", "model_path", "extra_body", "custom_logit_processor", "guided_decoding_backend",
-            "guided_json", "prompt_embeds",
+            "cache_salt",
+            "lora_path",
+            "model_path",
+            "extra_body",
+            "custom_logit_processor",
+            "guided_decoding_backend",
+            "guided_json",
+            "prompt_embeds",
         )
     ],
     *[
-        chat(41, "modality_not_supported", "messages[0].content[0].type",
-             messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
+        chat(
+            41,
+            "modality_not_supported",
+            "messages[0].content[0].type",
+            messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}],
+        )
         for url in ("file:///etc/passwd", "data:image/png;base64,AA==", "http://169.254.169.254/")
     ],
     chat(47, "invalid_value", "stream_options", stream_options={"include_usage": True}),
@@ -106,7 +130,7 @@ ROWS = [
     chat(47, "unsupported_parameter", "response_format", response_format={"type": "json_object"}),
     text(47, "unsupported_parameter", "best_of", best_of=2),
     text(47, "unsupported_parameter", "echo", echo=True),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("row", "body", "code"), RAW, ids=[f"{r}-{c}-{i}" for i, (r, _, c) in enumerate(RAW)])
@@ -201,11 +225,27 @@ def test_45_46_unknown_models(api, model):
 
 
 def test_23_known_and_harmless_fields_are_accepted(api):
-    reply = api.post(CHAT, json={
-        "model": "base", "messages": [{**TURN}], "max_tokens": 1, "user": "u", "metadata": {"a": "b"}, "store": False,
-        "service_tier": "auto", "parallel_tool_calls": True, "tools": [], "tool_choice": "none", "modalities": ["text"],
-        "response_format": {"type": "text"}, "prompt_cache_key": "k", "safety_identifier": "s", "stop": None, "n": 1,
-    })  # fmt: skip
+    reply = api.post(
+        CHAT,
+        json={
+            "model": "base",
+            "messages": [{**TURN}],
+            "max_tokens": 1,
+            "user": "u",
+            "metadata": {"a": "b"},
+            "store": False,
+            "service_tier": "auto",
+            "parallel_tool_calls": True,
+            "tools": [],
+            "tool_choice": "none",
+            "modalities": ["text"],
+            "response_format": {"type": "text"},
+            "prompt_cache_key": "k",
+            "safety_identifier": "s",
+            "stop": None,
+            "n": 1,
+        },
+    )
     assert reply.status_code == 200, reply.text
 
 
