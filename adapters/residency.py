@@ -192,6 +192,11 @@ class Residency:
             entry.pinned = False
         self._serve()
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether take_actions would give any."""
+        return bool(self._loads or self._evictions)
+
     def take_actions(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """(loads, evictions) decided since the last call, each handed out once. Evictions come first in time."""
         loads, evictions = tuple(self._loads), tuple(self._evictions)

@@ -23,12 +23,11 @@ class Claims:
         self._loading: set[bytes] = set()
         self._users: dict[bytes, int] = {}  # accepted requests, waiting ones included
         self._retired: set[bytes] = set()  # dropped while in use
-        self._touched = False
 
     @property
     def pending(self) -> bool:
         """Whether a plan is due for the residency's sake: loads to ask after, or actions to hand out."""
-        return bool(self._loading or self._touched)
+        return bool(self._loading) or self._residency.has_actions
 
     def enter(self, request: Request) -> None:
         """An accepted request counts as a user until it leaves. Raises AdapterUnavailable for a retired adapter."""
@@ -47,7 +46,7 @@ class Claims:
         digest = request.submit.adapter
         if digest is None:
             return True
-        self._touched = request.claims = True
+        request.claims = True
         try:
             outcome = self._residency.acquire(digest, request.adapter_bytes, request.id)
         except ResidencyError as error:
@@ -61,7 +60,6 @@ class Claims:
         digest = request.submit.adapter
         if digest is None:
             return None
-        self._touched = True
         self._residency.release(digest, request.id)
         self._users[digest] -= 1
         if self._users[digest]:
@@ -73,19 +71,16 @@ class Claims:
         return digest
 
     def warm(self, digest: bytes, nbytes: int) -> Outcome:
-        self._touched = True
         return self._residency.warm(digest, nbytes)
 
     def drop(self, digest: bytes) -> None:
         """Retire it; what waits for it has left before."""
-        self._touched = True
         self._residency.drop(digest)
         if digest in self._users:
             self._retired.add(digest)
 
     def actions(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """(loads, evictions) for the plan being made."""
-        self._touched = False
         loads, evictions = self._residency.take_actions()
         self._loading.update(loads)
         return loads, evictions
@@ -96,12 +91,10 @@ class Claims:
         for digest in result.loaded:
             self._loading.discard(digest)
             self._residency.loaded(digest)
-            self._touched = True
         for digest, reason in result.failed:
             self._loading.discard(digest)
             refusal = AdapterUnavailable("adapter", f"the adapter could not be loaded: {reason}")
             refused += [(owner, refusal) for owner in sorted(self._residency.failed(digest))]
-            self._touched = True
         return refused
 
     @property

@@ -247,7 +247,9 @@ class Simulator:
         """Plan, let things happen while the step is in flight, run, commit."""
         self.steps += 1
         self.now += 1.0
+        work = self.scheduler.has_work
         plan = self.scheduler.plan(self.now)
+        assert work == (plan is not None), "11: has_work and plan disagree"
         if plan is None:
             assert not self.live, "9: live requests, and nothing to do"
             self.check()

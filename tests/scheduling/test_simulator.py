@@ -130,7 +130,7 @@ def test_near_full_pool_with_base_adapters_and_cancel_noise():
     """SGLang #23141."""
     sim = simulate(pages=14, max_running=6, budget=9, adapter_sizes=(2, 2, 3), adapter_limit=7, tenants=2)
     for turn in range(60):
-        name = sim.submit(LONG[: 3 + turn % 9], turn % 2, turn % 4 - 1, max_tokens=1 + turn % 7)
+        name = sim.submit(LONG[: 3 + turn % 9], turn % 2, turn % 4 - 1, max_tokens=4 + turn % 7, ignore_eos=True)
         sim.step([name] if turn % 5 == 0 and name in sim.live else ())
     sim.drain()
     assert sim.scheduler.stats().preemptions

@@ -1,0 +1,242 @@
+"""The small rules, each at its edges: bounds, endings, turns, claims."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenantry.adapters.residency import Residency
+from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.errors import InvalidRequest, QueueFull
+from tenantry.runtime.messages import ChoiceFinished, Finished, Refused, Sampling, Submit, Tokens
+from tenantry.runtime.plan import RowResult, StepResult
+from tenantry.runtime.scheduler.finish import Ending, ending
+from tenantry.runtime.scheduler.request import Request
+from tenantry.runtime.scheduler.scheduler import Scheduler
+from tenantry.runtime.scheduler.waiting import WaitingQueue
+
+VOCAB = 100
+NAMESPACE = b"n" * 32
+
+
+def scheduler(**config) -> Scheduler:
+    schedule = {"token_budget": 32, "max_running": 4, "max_context": 64} | config
+    return Scheduler(ScheduleConfig(**schedule), CacheConfig(4, 16), Residency(100), (1,), VOCAB)
+
+
+def submit(name: str = "r", prompt: tuple[int, ...] = (5, 6), key: str = "t", **sampling) -> Submit:
+    return Submit(name, prompt, Sampling(**{"max_tokens": 4} | sampling), NAMESPACE, None, key)
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("max_tokens", [1, 62], [0, -1, 63, 2**31]),
+        ("min_tokens", [0, 4], [-1, 5]),
+        ("n", [1, 8], [0, -1, 9, 10**6]),
+        ("temperature", [0.0, -0.0, 2.0], [-1.0, 2.1, math.inf, math.nan]),
+        ("top_p", [1e-9, 1.0], [0.0, -0.1, 1.0001, math.nan]),
+        ("top_k", [0, VOCAB], [-1, -2, VOCAB + 1]),
+        ("min_p", [0.0, 1.0], [-0.1, 1.1, math.nan]),
+        ("presence_penalty", [-2.0, 2.0], [-2.0001, 2.0001, math.nan]),
+        ("frequency_penalty", [-2.0, 2.0], [-2.0001, 2.0001, -math.inf]),
+        ("repetition_penalty", [0.01, 10.0], [0.0, -1.0, 10.1, math.nan]),
+        ("seed", [-(2**63), 2**63 - 1], [2**63, -(2**63) - 1]),
+        ("logprobs", [None, 0, 20], [-1, 21, 10**9]),
+        ("logit_bias", [((0, -100.0), (VOCAB - 1, 100.0))], [((-1, 1.0),), ((VOCAB, 1.0),), ((1, 101.0),)]),
+        ("logit_bias", [()], [((1, math.nan),), tuple((i % VOCAB, 1.0) for i in range(2000))]),
+        ("stop", [("x",)], [("",), ("x",) * 65]),
+        ("stop_token_ids", [(0, VOCAB - 1)], [(VOCAB,), (-1,), (1,) * 65]),
+    ],
+)
+def test_every_field_is_bounded_by_the_engine_itself(field: str, good: list, bad: list):
+    for value in good:
+        assert scheduler().add(submit(**{field: value}), 0, 0.0) is None, (field, value)
+    for value in bad:
+        refused = scheduler().add(submit(**{field: value}), 0, 0.0)
+        assert isinstance(refused, Refused), (field, value)
+        assert refused.param == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"prompt": ()}, "prompt", "invalid_request"),
+        ({"prompt": (VOCAB,)}, "prompt", "invalid_request"),
+        ({"prompt": (-1,)}, "prompt", "invalid_request"),
+        ({"prompt": (5,) * 61}, "max_tokens", "context_length_exceeded"),
+        ({"namespace": b"short"}, "namespace", "invalid_namespace"),
+        ({"adapter": b"short"}, "adapter", "invalid_request"),
+        ({"adapter": b"d" * 32}, "adapter", "invalid_request"),  # of no bytes
+        ({"request_id": ""}, "request_id", "invalid_request"),
+        ({"deadline": math.nan}, "deadline", "invalid_request"),
+        ({"deadline": -1.0}, "deadline", "invalid_request"),
+    ],
+)
+def test_what_surrounds_the_sampling_is_bounded_too(fields: dict, param: str, code: str):
+    import msgspec
+
+    refused = scheduler().add(msgspec.structs.replace(submit(), **fields), 0, 0.0)
+    assert isinstance(refused, Refused)
+    assert (refused.param, refused.code) == (param, code)
+
+
+def test_a_request_that_could_never_fit_the_pool_is_refused_and_one_that_just_fits_runs():
+    tight = scheduler(max_context=1000)
+    assert isinstance(tight.add(submit("long", prompt=(5,) * 60, max_tokens=6), 0, 0.0), Refused)
+    assert tight.add(submit("fits", prompt=(5,) * 60, max_tokens=5, ignore_eos=True), 0, 0.0) is None
+    finished = [e for e in drain(tight, 7) if isinstance(e, Finished)]
+    assert finished[0].usage.completion == 5
+
+
+def test_an_id_that_runs_is_refused_and_free_again_afterwards():
+    core = scheduler()
+    assert core.add(submit("a"), 0, 0.0) is None
+    assert core.add(submit("a"), 0, 0.0).param == "request_id"
+    drain(core, 7)
+    assert core.add(submit("a"), 0, 0.0) is None
+
+
+def test_a_budget_that_could_starve_prefill_is_refused():
+    with pytest.raises(InvalidRequest):
+        scheduler(token_budget=7)
+
+
+def drain(core: Scheduler, token: int) -> list:
+    events = []
+    while core.has_work:
+        plan = core.plan(0.0)
+        assert plan is not None
+        rows = tuple(RowResult((token,) if row.draw else ()) for row in plan.rows)
+        events += core.commit(plan, StepResult(rows, loaded=plan.load), 0.0)
+    return events
+
+
+def test_events_of_one_choice_come_in_order_and_the_terminal_one_last():
+    core = scheduler()
+    core.add(submit(max_tokens=2, n=2), 0, 0.0)
+    events = drain(core, 7)
+    assert isinstance(events[-1], Finished)
+    for choice in (0, 1):
+        mine = [e for e in events[:-1] if e.choice == choice]
+        assert [type(e) for e in mine] == [Tokens, Tokens, ChoiceFinished]
+    assert events[-1].usage.prompt == 2
+    assert events[-1].usage.completion == 4
+
+
+def test_an_end_token_has_no_match_and_a_stop_id_has():
+    sampling = Sampling(max_tokens=9, stop_token_ids=(3,))
+    assert ending(sampling, frozenset({1, 3}), 0, (1,)) == Ending(1, "stop", None)
+    assert ending(sampling, frozenset({1, 3}), 0, (3,)) == Ending(1, "stop", 3)
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 5))
+def test_several_tokens_end_where_one_by_one_they_would(most: int, least: int, drawn: list[int], before: int):
+    sampling = Sampling(max_tokens=before + most, min_tokens=least, stop_token_ids=(3,))
+    stops, one_by_one = frozenset({1, 3}), None
+    for count, token in enumerate(drawn):
+        end = ending(sampling, stops, before + count, (token,))
+        if end is not None:
+            one_by_one = Ending(count + 1, end.reason, end.matched)
+            break
+    assert ending(sampling, stops, before, drawn) == one_by_one
+
+
+def queue(*keys: str) -> tuple[WaitingQueue, list[Request]]:
+    waiting = WaitingQueue(len(keys))
+    requests = [Request(submit(f"{i}{key}", key=key), 0, i, 0.0, frozenset()) for i, key in enumerate(keys)]
+    for request in requests:
+        waiting.push(request)
+    return waiting, requests
+
+
+def order(waiting: WaitingQueue) -> str:
+    """Start everything, one at a time, as a scheduler with one place would."""
+    started = ""
+    while waiting:
+        request = next(waiting.turns())
+        waiting.started(request)
+        started += request.submit.share_key
+        waiting.check()
+    return started
+
+
+def test_keys_take_turns():
+    waiting, _ = queue(*"aaaabbc")
+    assert order(waiting) == "abcabaa"
+
+
+def test_a_blocked_request_is_passed_over_within_its_own_key():
+    waiting, requests = queue(*"aab")
+    offered = []
+    for request in waiting.turns():
+        offered.append(request.id)
+        if request is not requests[0]:
+            waiting.started(request)
+    assert offered == ["0a", "1a", "2b"]
+    assert list(waiting.turns()) == [requests[0]]
+
+
+def test_a_full_queue_refuses_and_deadlines_pass_on_their_own():
+    waiting = WaitingQueue(1)
+    request = Request(
+        Submit("a", (5,), Sampling(max_tokens=1), NAMESPACE, None, "t", deadline=5.0), 0, 0, 10.0, frozenset()
+    )
+    waiting.push(request)
+    with pytest.raises(QueueFull):
+        waiting.push(request)
+    assert waiting.expire(14.9) == []
+    assert waiting.expire(15.0) == [request]
+    assert not waiting
+
+
+def test_choices_find_the_prompt_of_the_first_and_the_adapter_stays_until_the_last():
+    residency = Residency(100)
+    core = Scheduler(ScheduleConfig(32, 4, 8, 64), CacheConfig(4, 16), residency, (1,), VOCAB)
+    digest = b"d" * 32
+    request = Submit("r", (5,) * 9, Sampling(max_tokens=3, n=3), NAMESPACE, digest, "t")
+    assert core.add(request, 10, 0.0) is None
+    starts = []
+    while core.has_work:
+        plan = core.plan(0.0)
+        starts += [row.start for row in plan.rows if len(row.tokens) > 1 or row.start == 8]
+        rows = tuple(RowResult((7,) if row.draw else ()) for row in plan.rows)
+        core.commit(plan, StepResult(rows, loaded=plan.load), 0.0)
+        users = {o.digest: o.users for o in residency.occupants()}
+        assert users[digest] == bool(core.usage("r"))
+    assert starts == [0, 8, 8]
+
+
+def test_a_failed_load_refuses_those_who_waited_for_it_and_nobody_else():
+    core = scheduler()
+    core.add(Submit("lora", (5, 6), Sampling(max_tokens=2), NAMESPACE, b"d" * 32, "t"), 10, 0.0)
+    core.add(Submit("base", (5, 6), Sampling(max_tokens=2), b"m" * 32, None, "t"), 0, 0.0)
+    plan = core.plan(0.0)
+    assert plan.load == (b"d" * 32,)
+    rows = tuple(RowResult((7,)) for _ in plan.rows)
+    events = core.commit(plan, StepResult(rows, failed=((b"d" * 32, "checksum"),)), 0.0)
+    refused = [e for e in events if isinstance(e, Refused)]
+    assert [(e.request_id, e.code) for e in refused] == [("lora", "adapter_unavailable")]
+    assert any(isinstance(e, Finished) and e.request_id == "base" for e in drain(core, 7))
+
+
+def test_a_fault_ends_one_request_with_an_error():
+    core = scheduler()
+    core.add(submit("bad"), 0, 0.0)
+    core.add(submit("good", prompt=(8, 9)), 0, 0.0)
+    plan = core.plan(0.0)
+    result = StepResult((RowResult(fault="non-finite logits"), RowResult((7,))))
+    events = core.commit(plan, result, 0.0)
+    assert [(e.request_id, e.reason) for e in events if isinstance(e, Finished)] == [("bad", "error")]
+    assert [e.reason for e in drain(core, 7) if isinstance(e, Finished)] == ["length"]
+
+
+def test_abort_of_an_unknown_request_is_ignored_and_of_a_waiting_one_is_answered():
+    core = scheduler()
+    core.abort("nobody", 0.0)
+    assert not core.has_work
+    core.add(submit("a"), 0, 0.0)
+    core.abort("a", 0.0)
+    assert core.has_work
+    assert [e.reason for e in drain(core, 7)] == ["abort"]
