@@ -339,7 +339,9 @@ def bent_archives(tmp_path: Path):
     yield "a million entries claimed", patched(end + 8, b"\xff\xff\xff\xff")
     yield "duplicate names", zip_with_duplicates(tmp_path)
     yield "name with NUL", good.replace(b"README.md", b"README\0md")
-    yield "zip64", good[:end] + b"PK\x06\x07" + bytes(16) + good[end:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 0)
+        yield "zip64", zipped(tmp_path / "zip64.zip", GOOD).read_bytes()
     yield "cut", good[:end]
     yield "not a zip", b"hello"
     yield "empty", b""

@@ -75,6 +75,7 @@ FEATURES = {
     "list": {"target_modules": ["q_proj", "down_proj"]},
     "full names": {"target_modules": ["model.layers.1.self_attn.v_proj", "1.mlp.up_proj"]},
     "regex": {"target_modules": r".*\.(0|2)\.self_attn\.[qk]_proj"},
+    "regex of whole names": {"target_modules": r".*\.q_proj|.*\.0\.self_attn\.k"},
     "all-linear": {"target_modules": "all-linear"},
     "default": {"target_modules": None},
     "rslora": {"target_modules": ["q_proj"], "use_rslora": True, "r": 7, "lora_alpha": 13},
