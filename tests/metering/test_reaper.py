@@ -218,6 +218,7 @@ async def test_foreign_and_damaged_records_bill_nobody(pg, ledger, engine, clock
 
 
 async def test_a_receipt_that_names_no_real_key_is_reported_and_holds_nobody_up(pg, ledger, engine, reaper, dead):
+    good, bad = [await dead.admit(ledger.order()) for _ in range(2)]
     name, strange = str(ids.uuid7()), encode(msgspec.structs.replace(bad.receipt, key_id=ids.uuid7()))
     engine.writer.append([Opened(name, strange), Closed(name, Usage(1, 0, 1), "stop")])
     engine.opened(good)
