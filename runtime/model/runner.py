@@ -71,14 +71,15 @@ class ModelRunner:
         return self.model_config.end_tokens
 
     def run(self, plan: StepPlan) -> StepResult:
-        """Evict, take in finished loads, start new ones, compute. Raises AdapterNotResident or ValueError for a
+        """Evict, start loads, compute, take in finished loads. Raises AdapterNotResident or ValueError for a
         plan that breaks the contract; a row whose numbers overflow is only marked, and harms no other."""
         for digest in plan.evict:
             self.adapters.evict(digest)
-        loaded, failed = self.adapters.settle()
         for digest in plan.load:
             self.adapters.start(digest)
-        return StepResult(self._compute(plan.rows) if plan.rows else (), loaded, failed)
+        rows = self._compute(plan.rows) if plan.rows else ()
+        loaded, failed = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
+        return StepResult(rows, loaded, failed)
 
     def close(self) -> None:
         """Waits for the load under way."""
