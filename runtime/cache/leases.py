@@ -125,11 +125,11 @@ class KvCache:
     def check(self) -> None:
         """Assert that the classes partition the pages: owned by exactly one lease, or in the tree exactly once."""
         self.allocator.check()
-        self.tree.check(Counter(lease.node for lease in self._leases))
+        shared = self.tree.check(Counter(lease.node for lease in self._leases))
         owned = [page for lease in self._leases for page in lease.pages[lease.sealed :]]
         assert len(owned) == len(set(owned)), "a page has two owners"
         assert set(owned) == self.allocator.members(PageClass.OWNED), "owned pages and leases differ"
-        assert {node.page for node in self.tree} == self.allocator.members(PageClass.TREE), "tree and classes differ"
+        assert shared == self.allocator.members(PageClass.TREE), "tree and classes differ"
         for lease in self._leases:
             path: list[int] = []
             node: Node | None = lease.node

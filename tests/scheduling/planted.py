@@ -347,3 +347,25 @@ def token_comparison_by_a_short_hash(patch):
     """[30] Keys are hashes that collide, and tokens are not compared."""
     original = radix.encode
     patch.setattr(radix, "encode", lambda tokens: b"".join(original([t % 2]) for t in tokens))
+
+
+@defect
+def first_come_first_served(patch):
+    """[40] No turns: whoever floods the queue first is served first."""
+
+    def turns(self):
+        return iter(sorted((r for q in self._queues.values() for r in q.values()), key=lambda r: r.order))
+
+    patch.setattr(WaitingQueue, "turns", turns)
+
+
+@defect
+def deadlines_ignored(patch):
+    """[61] A request starts after its deadline."""
+    patch.setattr(WaitingQueue, "expire", lambda self, now: [])
+
+
+@defect
+def holders_passed_over_with_those_who_wait(patch):
+    """[60] A request that holds its adapter is skipped because another one waits for the same: both wait for ever."""
+    patch.setattr(Request, "claims", property(lambda self: False, lambda self, value: None))

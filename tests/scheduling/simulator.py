@@ -140,8 +140,10 @@ class Client:
     first_start: int | None = None
     usage: Usage = field(default_factory=Usage)
     stopped: set[int] = field(default_factory=set)
-    submitted: int = 0
+    submitted: float = 0.0
     started: bool = False
+    ahead: int = 0
+    others: int = 0
 
     def tokens(self, choice: int) -> list[int]:
         return [*self.submit.prompt, *self.outputs[choice]]
@@ -170,6 +172,7 @@ class Simulator:
         self.loading: dict[bytes, int] = {}
         self.verified: dict[int, object] = {}
         self.seen: Counter[str] = Counter()
+        self.turns: Counter[int] = Counter()
         self.starts: dict[bytes, int] = {}
         self.digests = [bytes([i + 1]) * 32 for i in range(len(world.adapter_sizes))]
         for tenant in range(world.tenants):
@@ -212,7 +215,9 @@ class Simulator:
             [hashes[1:] for _ in range(n)],
             [None] * n,
             [None] * n,
-            submitted=self.steps,
+            submitted=self.now,
+            ahead=sum(1 for c in self.live.values() if c.tenant == tenant and not c.started),
+            others=sum(n for t, n in self.turns.items() if t != tenant),
         )
         self.clients[name] = self.live[name] = client
         size = 0 if adapter < 0 else self.world.adapter_sizes[adapter]
@@ -308,7 +313,7 @@ class Simulator:
         assert (row.draw is not None) == (end == len(tokens)), "12: a draw elsewhere than at the end"
         if client.first_start is None:
             client.first_start = start
-            client.started = True
+            self.first_row(client)
             self.seen["hit" if start else "miss"] += 1
         poisoned = False
         for index in range(-(-end // size)):
@@ -344,6 +349,16 @@ class Simulator:
             state = mix(state, drawn[-1])
             self.seen["burst"] += 1
         return RowResult(tuple(drawn))
+
+    def first_row(self, client: Client) -> None:
+        """11: nothing starts late; where no adapter is waited for, other keys had one turn for each of its own."""
+        client.started = True
+        self.turns[client.tenant] += 1
+        deadline = client.submit.deadline
+        assert not deadline or self.now < client.submitted + deadline, "11: an expired request is prefilled"
+        if not self.world.adapter_sizes:
+            others = sum(n for t, n in self.turns.items() if t != client.tenant) - client.others
+            assert others <= (client.ahead + 1) * (self.world.tenants - 1), "11: another key took its turn"
 
     @staticmethod
     def salt(client: Client, choice: int) -> int:

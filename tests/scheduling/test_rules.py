@@ -240,3 +240,41 @@ def test_abort_of_an_unknown_request_is_ignored_and_of_a_waiting_one_is_answered
     core.abort("a", 0.0)
     assert core.has_work
     assert [e.reason for e in drain(core, 7)] == ["abort"]
+
+
+def test_a_stop_string_before_any_text_ends_nothing():
+    """Else the other choices would never start: they follow the first one's prompt."""
+    core = scheduler()
+    core.add(submit(prompt=(5,) * 40, n=2, max_tokens=2), 0, 0.0)
+    plan = core.plan(0.0)
+    core.commit(plan, StepResult(tuple(RowResult() for _ in plan.rows)), 0.0)
+    assert not core.finish_choice("r", 0, "x")
+    assert not core.finish_choice("r", 1, "x")
+    assert not core.finish_choice("nobody", 0, "x")
+    assert isinstance(drain(core, 7)[-1], Finished)
+
+
+def test_a_stop_string_ends_its_choice_only_once():
+    core = scheduler()
+    core.add(submit(max_tokens=9), 0, 0.0)
+    plan = core.plan(0.0)
+    core.commit(plan, StepResult((RowResult((7,)),)), 0.0)
+    assert core.finish_choice("r", 0, "END")
+    assert not core.finish_choice("r", 0, "END")
+    ended, finished = core.take_events()
+    assert (ended.reason, ended.matched) == ("stop", "END")
+    assert finished.usage.completion == 1
+    assert not core.has_work
+
+
+def test_usage_grows_with_the_prompt_and_with_every_token():
+    core = scheduler(token_budget=8)
+    core.add(submit(prompt=(5,) * 10, max_tokens=3), 0, 0.0)
+    seen = []
+    while core.has_work:
+        plan = core.plan(0.0)
+        rows = tuple(RowResult((7,) if row.draw else ()) for row in plan.rows)
+        events = core.commit(plan, StepResult(rows), 0.0)
+        usage = core.usage("r") or events[-1].usage
+        seen.append((usage.prompt, usage.completion))
+    assert seen == [(8, 0), (10, 1), (10, 2), (10, 3)]
