@@ -80,6 +80,7 @@ FEATURES = {
     "default": {"target_modules": None},
     "rslora": {"target_modules": ["q_proj"], "use_rslora": True, "r": 7, "lora_alpha": 13},
     "rank_pattern": {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"q_proj": 3, r"layers\.1.*v_proj": 9}},
+    "rank_pattern of half a name": {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"proj": 9, "q_proj": 3}},
     "rank_pattern order": {
         "target_modules": ["q_proj"],
         "rank_pattern": {"1.self_attn.q_proj": 9, "^model.layers.1.self_attn.q_proj": 3, "q_proj": 6},
