@@ -9,7 +9,10 @@ from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tenantry.platform.core.errors import ConfigurationError
+
 LOCK = 0x7E4A1702
+ROLES = "SELECT to_regrole('tenantry_app') IS NOT NULL AND to_regrole('tenantry_operator') IS NOT NULL"
 
 
 def upgrade(connection: Connection) -> None:
@@ -18,6 +21,11 @@ def upgrade(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = '300s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        if not connection.execute(text(ROLES)).scalar():
+            raise ConfigurationError(
+                "the roles tenantry_app and tenantry_operator do not exist: a superuser must run the statements of "
+                "tenantry.platform.core.roles.ROLE_SQL once"
+            )
         context.configure(connection=connection, transactional_ddl=True)
         with context.begin_transaction():
             context.run_migrations()

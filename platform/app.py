@@ -83,6 +83,7 @@ class Gateway:
         self.chat = ChatService(parts.serving, self.registry, self.admission, self.runs, self.telemetry)
         self.health = health.Health(database, self.epoch, parts.serving.engine, self.runs)
         self._reaper = Reaper(database, Journal(settings.journal_dir), self.telemetry)
+        self.app: Litestar  # set by create_app, which needs the gateway's parts first
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -163,6 +164,7 @@ def create_app(parts: Parts) -> tuple[Edge, Gateway]:
         ),
         on_app_init=[_quiet],
     )  # fmt: skip
+    gateway.app = app
     return Edge(app, gateway.telemetry), gateway
 
 

@@ -21,6 +21,7 @@ from tenantry.platform.metering.epochs import DEAD_S
 from tenantry.platform.metering.journal import Entry, Journal
 from tenantry.platform.metering.prices import prices_by_id
 from tenantry.platform.metering.receipt import Receipt
+from tenantry.platform.metering.reconcile import Reconciliation, reconcile
 from tenantry.platform.metering.settlement import BATCH, Settlement, settle
 from tenantry.runtime.messages import Usage
 
@@ -66,6 +67,7 @@ class Reaper:
         self._telemetry = telemetry or Telemetry.create()
         self._patience = patience_s
         self._clock = clock
+        self._reading = asyncio.Lock()
         self._still: dict[UUID, tuple[Usage, float]] = {}  # counters, and since when they have not moved
 
     async def run(self) -> None:
@@ -82,7 +84,7 @@ class Reaper:
         """One pass. Returns the requests it settled."""
         async with self._database.operator() as connection:
             rows = await connection.fetch(_ORPHANS, DEAD_S, BATCH)
-        entries = await asyncio.to_thread(self._journal.read)  # after the rows: what is dead by now writes no more
+        entries = await self._read()  # after the rows: what is dead by now writes no more
         async with self._database.operator() as connection:
             known = await self._known(connection, entries)
             orphans = {o.request_id: o for row in rows if (o := self._orphan(row, entries))}
@@ -97,11 +99,27 @@ class Reaper:
                 orphans.setdefault(request_id, _Orphan(request_id, entry.receipt, entry.usage, wait))
             won = await self._settle(connection, self._ripe(list(orphans.values())))
         done = [i for i, row in known.items() if row["state"] == "settled" and _agrees(row, entries[i])]
-        await asyncio.to_thread(self._journal.forget, done)
+        async with self._reading:
+            await asyncio.to_thread(self._journal.forget, done)
         self._telemetry.recovered.inc(len(won))
         if won:
             log.info("recovered requests from the journal", count=len(won))
         return won
+
+    async def reconcile(self) -> Reconciliation:
+        """Proves the books against the journal, and sets the gauges that operators watch."""
+        entries = await self._read()  # before the snapshot: what is final here has its event there, or is still open
+        async with self._database.operator() as connection:
+            found = await reconcile(connection, entries)
+        self._telemetry.unreconciled_tokens.set(found.unreconciled_tokens)
+        self._telemetry.oldest_open_seconds.set(found.oldest_open_seconds)
+        for finding in found.findings:
+            log.error("the books disagree", finding=finding)
+        return found
+
+    async def _read(self) -> dict[UUID, Entry]:
+        async with self._reading:
+            return await asyncio.to_thread(self._journal.read)
 
     @staticmethod
     async def _known(connection: Connection, entries: dict[UUID, Entry]) -> dict[UUID, Any]:

@@ -239,10 +239,10 @@ async def test_reconciliation_compares_the_journal_to_the_token(ledger, engine):
         ledger.settler.submit(wrong, Usage(10, 0, 3), "completed"),
         ledger.settler.submit(lost, Usage(10, 0, 5), "completed"),
     )
-    entries = Journal(engine.directory).read()
-    async with ledger.database.operator() as c:
-        report = await reconcile(c, entries)
+    telemetry = Telemetry.create()
+    report = await Reaper(ledger.database, Journal(engine.directory), telemetry).reconcile()
     assert report.unreconciled_tokens == 2 + 7
+    assert b"tenantry_metering_unreconciled_tokens 9.0" in telemetry.render()[0]
     assert {f.split()[1].rstrip(":") for f in report.findings} == {str(wrong.request_id), str(ghost)}
     assert (report.events, report.open_requests) == (3, 1)
     assert 0 < report.oldest_open_seconds < 60
