@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+from litestar import Litestar
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from tenantry.adapters.manifest import BaseSpec
@@ -170,6 +171,11 @@ class LiveGateway:
     @property
     def port(self) -> int:
         return self.server.port
+
+    @property
+    def gateway_app(self) -> Litestar:
+        """The application inside of the edge, for tests that enumerate its routes."""
+        return self.gateway.app
 
     def run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)

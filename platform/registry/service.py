@@ -8,11 +8,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
+
 from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, RateLimited
 from tenantry.platform.registry import names
 from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, BaseModel, State, Target, Version
 from tenantry.platform.registry.repository import Repository
+from tenantry.runtime.errors import RuntimeRefusal
+
+log = structlog.get_logger("registry")
 
 Drop = Callable[[bytes], Awaitable[None]]
 
@@ -197,7 +202,10 @@ class Registry:
         async with self.database.operator() as connection:
             kept = await _still_answering(connection, digests)
         for digest in set(digests) - kept:
-            await self._drop(digest)
+            try:
+                await self._drop(digest)
+            except RuntimeRefusal as error:  # an engine that is away will come back without it
+                log.warning("engine_not_told", error=error.message)
 
 
 def _check_etag(before: Alias | None, etag: int | None) -> None:
