@@ -18,7 +18,7 @@ from tenantry.platform.core.errors import (
     RateLimited,
 )
 from tenantry.platform.core.settings import load
-from tenantry.platform.metering.admission import Admission
+from tenantry.platform.metering.admission import Admission, admit
 from tenantry.platform.metering.epochs import Epoch
 from tenantry.platform.metering.prices import add_price
 from tenantry.platform.metering.pricing import ceiling
@@ -266,6 +266,20 @@ async def test_an_admission_that_was_not_heard_is_abandoned_to_the_journal(pg, l
         await ledger.admission.admit(ledger.order())
     await ledger.settler.drain(5)
     assert [r["epoch"] for r in await ledger.rows("SELECT epoch FROM request")] == [None]
+
+
+async def test_only_admissions_commit_asynchronously_and_no_setting_outlives_them(ledger):
+    setting = (
+        "SELECT current_setting('synchronous_commit') || ':' || coalesce(current_setting('app.tenant_id', true), '')"
+    )
+    async with ledger.database.autocommit() as c:
+        async with c.transaction():
+            await admit(c, ledger.epoch.id, ids.uuid7(), ledger.order())
+            assert await c.fetchval(setting) == f"off:{ledger.tenant_id}"
+        assert await c.fetchval(setting) == "on:"
+        await admit(c, ledger.epoch.id, ids.uuid7(), ledger.order())  # in its own transaction, as the gateway does
+        assert await c.fetchval(setting) == "on:"
+        assert await c.fetch("SELECT * FROM request") == []
 
 
 async def test_the_time_of_an_admission_is_printed(pg, ledger):
