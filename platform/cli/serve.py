@@ -133,7 +133,8 @@ async def _stop(stack: Stack, again: asyncio.Event) -> None:
 
 
 def announce(stack: Stack, demo: bool) -> None:
-    out.print(f"gateway  {stack.base_url}/v1   (API: {stack.base_url}/api/v1, metrics: {stack.base_url}/metrics)")
+    out.print(f"gateway  {stack.base_url}/v1")
+    out.print(f"API      {stack.base_url}/api/v1   (its description: {stack.base_url}/schema/openapi.json)")
     out.print(f"data     {stack.settings.data_dir}", soft_wrap=True, markup=False)
     if demo:
         demos.announce(stack.base_url, stack.settings.data_dir)

@@ -27,6 +27,7 @@ from tenantry.platform.core.roles import OWNER, ensure_roles
 from tenantry.platform.core.settings import Settings, to_environment
 from tenantry.platform.fleet.process import Child
 from tenantry.platform.fleet.supervisor import Ping, Supervisor
+from tenantry.platform.fleet.watchdog import Backoff
 from tenantry.runtime.client import EngineClient
 from tenantry.runtime.config import EngineConfig, write_config
 
@@ -39,11 +40,14 @@ STARTED_TOO_OFTEN = 3
 @dataclass(slots=True)
 class Stack:
     """settings.model_dir must be set. engine: what the worker is told beyond what settings say.
-    report: called with a line for people at each step, many times a second at most during loading."""
+    report: called with a line for people at each step, many times a second at most during loading.
+    stable_s: a child that lived that long has its earlier deaths forgotten.
+    """
 
     settings: Settings
     engine: EngineConfig
     report: Report
+    stable_s: float = 60.0
     _postgres: embedded.EmbeddedPostgres | None = None
     _client: EngineClient | None = None
     _engine: Supervisor | None = None
@@ -148,7 +152,8 @@ class Stack:
         async def spawn() -> Child:
             return await Child.start(argv, lambda line: self._told(name, line), env, log)
 
-        supervisor = Supervisor(name, spawn, ping=ping, grace=self.settings.drain_timeout + 15)
+        grace, backoff = self.settings.drain_timeout + 15, Backoff(stable=self.stable_s)
+        supervisor = Supervisor(name, spawn, ping=ping, grace=grace, backoff=backoff)
         self._running.append(asyncio.create_task(supervisor.run()))
         return supervisor
 

@@ -1,0 +1,213 @@
+"""kill -9 of the gateway and of the engine under load: every token that was generated is billed, exactly once."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from tenantry.platform.cli.connection import OPERATOR_KEY_FILE
+from tenantry.platform.cli.serve import UNSET
+from tenantry.platform.cli.stack import Stack
+from tenantry.platform.core.database import Database
+from tenantry.platform.core.settings import Settings
+from tenantry.platform.metering.reconcile import reconcile
+from tenantry.runtime.config import EngineConfig
+from tenantry.runtime.journal import JournalEntry, JournalTail
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "examples" / "demo"
+CLIENTS = 8
+
+
+@dataclass
+class Seen:
+    """What one client saw of one request. usage: the final count, if it came."""
+
+    request_id: str | None = None
+    delivered: int = 0
+    usage: dict[str, int] | None = None
+    status: int | None = None
+
+
+@dataclass
+class RecordingClient:
+    """Streams completions until told to stop, and remembers everything it was told. Some streams it leaves early."""
+
+    url: str
+    key: str
+    model: str
+    rng: random.Random
+    seen: list[Seen] = field(default_factory=list)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            seen = Seen()
+            self.seen.append(seen)
+            try:
+                await self._one(seen)
+            except (httpx.HTTPError, OSError):
+                await asyncio.sleep(0.05)
+            if seen.status not in (200, None):
+                await asyncio.sleep(0.05)
+
+    async def _one(self, seen: Seen) -> None:
+        body = {
+            "model": self.model,
+            "prompt": [self.rng.randrange(100, 200) for _ in range(self.rng.randrange(2, 60))],
+            "max_tokens": self.rng.randrange(1, 120),
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "return_token_ids": True,
+        }
+        leave_after = self.rng.choice([None, None, None, 5])
+        headers = {"authorization": f"Bearer {self.key}"}
+        async with (
+            httpx.AsyncClient(timeout=30) as http,
+            http.stream("POST", f"{self.url}/v1/completions", json=body, headers=headers) as answer,
+        ):
+            seen.status, seen.request_id = answer.status_code, answer.headers.get("x-request-id")
+            async for line in answer.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                message = json.loads(line[6:])
+                for choice in message.get("choices") or []:
+                    seen.delivered += len(choice.get("token_ids") or [])
+                seen.usage = message.get("usage") or seen.usage
+                if leave_after is not None and seen.delivered >= leave_after:
+                    return
+
+
+def make_tenant(url: str, data_dir: Path, name: str, quota: dict[str, object] | None = None) -> str:
+    """A tenant's key, made by the operator."""
+    operator = (data_dir / "secrets" / OPERATOR_KEY_FILE).read_text()
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {operator}"}, timeout=30) as http:
+        tenant = http.post("/api/v1/tenants", json={"name": name}).raise_for_status().json()["id"]
+        if quota is not None:
+            http.put(f"/api/v1/tenants/{tenant}/quota", json=quota).raise_for_status()
+        return str(http.post(f"/api/v1/tenants/{tenant}/keys", json={"name": "k"}).raise_for_status().json()["key"])
+
+
+async def until(condition, limit_s: float = 90.0, what: str = "it") -> None:
+    deadline = time.monotonic() + limit_s
+    while not await condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {limit_s} s"
+        await asyncio.sleep(0.1)
+
+
+async def follow(tail: JournalTail, kept: dict[str, JournalEntry], stop: asyncio.Event) -> None:
+    """The oracle's own copy of the journal, kept from before the reaper tidies it up."""
+    while not stop.is_set():
+        kept.update(await asyncio.to_thread(tail.poll))
+        await asyncio.sleep(0.1)
+    kept.update(tail.poll())
+
+
+async def ready(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        async with httpx.AsyncClient(timeout=5) as http:
+            return (await http.get(f"{url}/ready")).is_success
+    return False
+
+
+async def campaign(kills: int, seed: int) -> None:
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="tny-") as folder:
+        settings = Settings(data_dir=Path(folder) / "data", port=0, model_dir=DEMO / "model", drain_timeout=5.0)
+        engine = EngineConfig(DEMO / "model", UNSET, "", UNSET, runner="scripted", step_s=0.004)
+        stack = Stack(settings, engine, lambda _line: None, stable_s=0.0)
+        await stack.start()
+        try:
+            await attack(stack, kills, rng)
+        finally:
+            await stack.kill()
+
+
+async def attack(stack: Stack, kills: int, rng: random.Random) -> None:
+    url, data = stack.base_url, stack.settings.data_dir
+    keys = [make_tenant(url, data, name) for name in ("acme", "globex")]
+    clients = [RecordingClient(url, keys[i % 2], "model", random.Random(rng.random())) for i in range(CLIENTS)]
+    stop, journal, kept = asyncio.Event(), JournalTail(stack.settings.journal_dir), dict[str, JournalEntry]()
+    oracle_stop = asyncio.Event()
+    oracle = asyncio.create_task(follow(journal, kept, oracle_stop))
+    load = [asyncio.create_task(c.run(stop)) for c in clients]
+    killed = {"engine": 0, "gateway": 0}
+    for _ in range(kills):
+        await asyncio.sleep(rng.uniform(0.1, 0.6))
+        victim = rng.choice(("engine", "gateway"))
+        pid = stack.pids[victim]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        killed[victim] += 1
+        await until(lambda v=victim, p=pid: replaced(stack, v, p), what=f"a new {victim}")
+        await until(lambda: ready(url), what="readiness")
+    await asyncio.sleep(0.5)
+    stop.set()
+    await asyncio.gather(*load)
+    database = await Database.connect(stack.settings.database_url or "")
+    try:
+        await until(lambda: nothing_open(database), what="settlement of every request")
+        oracle_stop.set()
+        await oracle
+        await compare(database, kept, [s for c in clients for s in c.seen])
+    finally:
+        await database.close()
+    assert min(killed.values()) > 0, "a campaign that never hit one of its victims proves nothing"
+
+
+async def replaced(stack: Stack, victim: str, old: int) -> bool:
+    return stack.pids[victim] not in (None, old)
+
+
+async def nothing_open(database: Database) -> bool:
+    async with database.operator() as connection:
+        return bool(await connection.fetchval("SELECT count(*) = 0 FROM request WHERE state = 'admitted'"))
+
+
+async def compare(database: Database, journal: dict[str, JournalEntry], seen: list[Seen]) -> None:
+    async with database.operator() as connection:
+        books = await reconcile(connection)
+    async with database.operator() as connection:
+        rows: list[asyncpg.Record] = await connection.fetch("SELECT * FROM usage_event")
+    assert books.findings == (), books.findings
+    events = {row["request_id"].hex: row for row in rows}
+    assert len(events) == len(rows), "two events of one request"
+    ours = {UUID(k).hex: entry.usage for k, entry in journal.items()}
+    assert ours.keys() <= events.keys(), "the engine worked for a request that nobody was billed for"
+    for request_id, usage in ours.items():
+        event = events[request_id]
+        billed = (event["prompt"], event["cached"], event["completion"])
+        assert billed == (usage.prompt, usage.cached, usage.completion), "billed otherwise than counted"
+    served = [s for s in seen if s.status == 200]
+    for s in served:
+        assert s.request_id is not None
+        event = events[s.request_id.removeprefix("req_")]
+        assert event["completion"] >= s.delivered, "tokens were given away"
+        if s.usage is not None:
+            assert (event["prompt"], event["completion"]) == (s.usage["prompt_tokens"], s.usage["completion_tokens"])
+    finished = sum(s.usage is not None for s in served)
+    assert finished > 20, "too little was served for the campaign to mean anything"
+    assert finished < len(served), "no stream was ever cut"
+
+
+@pytest.mark.timeout(400)
+async def test_twenty_kills_leave_a_ledger_equal_to_the_oracle():
+    await campaign(kills=20, seed=20261121)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("seed", range(10))
+async def test_many_kills_leave_a_ledger_equal_to_the_oracle(seed: int):
+    await campaign(kills=100, seed=seed)
