@@ -76,6 +76,12 @@ class Request:
     def id(self) -> str:
         return self.submit.request_id
 
+    @property
+    def ended(self) -> bool:
+        """Whether every choice has ended."""
+        made = self.sequences
+        return len(made) == self.submit.sampling.n and all(s.phase is Phase.ENDED for s in made)
+
     def usage(self) -> Usage:
         """prompt: what was reached of it, by computing or by finding it; the whole once a token has been drawn."""
         return Usage(prompt=self.prompt, cached=self.cached, completion=self.completion)

@@ -31,6 +31,7 @@ from tenantry.runtime.scheduler.claims import Claims
 from tenantry.runtime.scheduler.finish import ending
 from tenantry.runtime.scheduler.request import Phase, Request, Sequence
 from tenantry.runtime.scheduler.sequences import Sequences
+from tenantry.runtime.scheduler.totals import Totals
 from tenantry.runtime.scheduler.waiting import WaitingQueue
 
 
@@ -46,9 +47,7 @@ class Scheduler:
         vocab_size: int,
     ) -> None:
         if config.token_budget < config.max_running + cache.page_size:
-            raise InvalidRequest(
-                "token_budget", "must be at least max_running plus one page, or prefill could starve"
-            )
+            raise InvalidRequest("token_budget", "must hold max_running and a page more, or prefill could starve")
         self._config = config
         self._cache_config = cache
         self._end_tokens = frozenset(end_tokens)
@@ -60,8 +59,8 @@ class Scheduler:
         self._requests: dict[str, Request] = {}
         self._plan: StepPlan | None = None
         self._events: list[Event] = []
-        self._arrivals = self._steps = 0
-        self._prompt = self._cached = self._completion = 0
+        self._arrivals = 0
+        self._totals = Totals()
 
     # Commands
 
@@ -106,7 +105,6 @@ class Scheduler:
     def drop(self, digest: bytes) -> None:
         """Retire an adapter: those waiting for it are refused, those running finish, all KV under it goes."""
         for request in self._waiting.of_adapter(digest):
-            self._waiting.remove(request)
             self._refuse(request, AdapterUnavailable("adapter", "this adapter has been retired"))
         self._claims.drop(digest)
         self.cache.drop(digest)
@@ -124,8 +122,8 @@ class Scheduler:
         loads, evictions = self._claims.actions()
         if not (batch.rows or evictions or self._claims.pending or self._events):
             return None
-        self._steps += 1
-        self._plan = StepPlan(self._steps, tuple(batch.rows), loads, evictions)
+        self._totals.steps += 1
+        self._plan = StepPlan(self._totals.steps, tuple(batch.rows), loads, evictions)
         self.cache.allocator.begin_step()
         return self._plan
 
@@ -139,9 +137,7 @@ class Scheduler:
             if sequence is not None:  # else aborted meanwhile
                 self._accept(sequence, row, row_result)
         for owner, refusal in self._claims.ended(result):
-            request = self._requests[owner]
-            self._waiting.remove(request)
-            self._refuse(request, refusal)
+            self._refuse(self._requests[owner], refusal)
         return self.take_events()
 
     def take_events(self) -> list[Event]:
@@ -161,22 +157,7 @@ class Scheduler:
         return None if request is None else request.usage()
 
     def stats(self) -> Stats:
-        cache, sequences, claims = self.cache, self._sequences, self._claims
-        return Stats(
-            steps=self._steps,
-            running=len(sequences.running),
-            waiting=len(self._waiting) + len(sequences.ready),
-            pages_total=cache.allocator.pages,
-            pages_free=cache.allocator.free_count,
-            pages_cached=cache.tree.nodes,
-            prompt_tokens=self._prompt,
-            cached_tokens=self._cached,
-            completion_tokens=self._completion,
-            preemptions=sequences.preemptions,
-            adapter_bytes=claims.bytes_used,
-            adapter_bytes_limit=claims.bytes_limit,
-            adapters=claims.states(),
-        )
+        return self._totals.stats(self.cache, len(self._waiting), self._sequences, self._claims)
 
     def check(self) -> None:
         """Assert every invariant. Slow: walks all pages, nodes and requests."""
@@ -234,7 +215,6 @@ class Scheduler:
                 if not self._sequences.run(first):
                     return
             except RuntimeRefusal as refusal:
-                self._waiting.remove(request)
                 self._refuse(request, refusal)
                 continue
             request.sequences.append(first)
@@ -256,11 +236,11 @@ class Scheduler:
         if request.prompt == 0:
             assert sequence.lease is not None
             request.cached = sequence.lease.matched
-            self._cached += request.cached
+            self._totals.cached += request.cached
         sequence.computed = row.start + len(row.tokens)
         reached = min(sequence.computed, request.prompt_length)
         if reached > request.prompt:
-            self._prompt += reached - request.prompt
+            self._totals.prompt += reached - request.prompt
             request.prompt = reached
         if row.draw is None:
             return
@@ -279,22 +259,15 @@ class Scheduler:
         tokens += drawn
         sequence.computed = min(sequence.computed, len(tokens) - 1)
         request.completion += len(drawn)
-        self._completion += len(drawn)
+        self._totals.completion += len(drawn)
         lease = sequence.lease
         assert lease is not None
         self.cache.seal(lease, tokens, sequence.computed)
         self._events.append(Tokens(request.id, sequence.choice, drawn, logprobs))
         if len(request.sequences) < request.submit.sampling.n:
-            self._fork(request)
+            self._sequences.fork(request)
         if end is not None:
             self._end(sequence, end.reason, end.matched)
-
-    def _fork(self, request: Request) -> None:
-        """The prompt is committed: the other choices follow, and find it in the tree."""
-        for choice in range(1, request.submit.sampling.n):
-            sequence = self._sequences.make(request, choice)
-            request.sequences.append(sequence)
-            self._sequences.queue(sequence)
 
     # Ending
 
@@ -302,9 +275,7 @@ class Scheduler:
         request = sequence.request
         self._sequences.leave(sequence)
         self._events.append(ChoiceFinished(request.id, sequence.choice, reason, matched))
-        if len(request.sequences) == request.submit.sampling.n and all(
-            s.phase is Phase.ENDED for s in request.sequences
-        ):
+        if request.ended:
             self._finish(request, reason)
 
     def _finish(self, request: Request, reason: FinishReason, message: str = "") -> None:
@@ -317,7 +288,9 @@ class Scheduler:
         self._events.append(Finished(request.id, request.usage(), reason, message))
 
     def _refuse(self, request: Request, refusal: RuntimeRefusal) -> None:
-        """The one terminal event of a request that never ran and has left the waiting queue."""
+        """The one terminal event of a request that never ran."""
+        if request in self._waiting:  # else its deadline took it out
+            self._waiting.remove(request)
         self._forget(request)
         self._events.append(Refused(request.id, refusal.code, refusal.message, refusal.param))
 

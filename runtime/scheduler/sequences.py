@@ -29,6 +29,13 @@ class Sequences:
         self._made += 1
         return Sequence(self._made, request, choice)
 
+    def fork(self, request: Request) -> None:
+        """The first choice's prompt is committed: the others follow, and find it in the tree."""
+        for choice in range(1, request.submit.sampling.n):
+            sequence = self.make(request, choice)
+            request.sequences.append(sequence)
+            self.queue(sequence)
+
     def queue(self, sequence: Sequence) -> None:
         sequence.phase, sequence.computed = Phase.WAITING, 0
         insort(self.ready, sequence, key=_rank)

@@ -305,13 +305,13 @@ def hits_of_a_preempted_sequence_billed_as_cached(patch):
 @defect
 def every_choice_billed_for_the_prompt(patch):
     """The prompt is counted once per choice."""
-    original = Scheduler._fork
+    original = Sequences.fork
 
     def fork(self, request):
         original(self, request)
         request.prompt *= request.submit.sampling.n
 
-    patch.setattr(Scheduler, "_fork", fork)
+    patch.setattr(Sequences, "fork", fork)
 
 
 @defect

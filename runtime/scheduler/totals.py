@@ -1,0 +1,39 @@
+"""Counters since the engine started, and the snapshot that health, metrics and the console read.
+
+Owns no state of the scheduler but these four numbers. It must not know how they came about.
+"""
+
+from dataclasses import dataclass
+
+from tenantry.runtime.cache.leases import KvCache
+from tenantry.runtime.messages import Stats
+from tenantry.runtime.scheduler.claims import Claims
+from tenantry.runtime.scheduler.sequences import Sequences
+
+
+@dataclass(slots=True)
+class Totals:
+    """prompt, cached and completion are the sums of all requests' usage, whether they have ended or not."""
+
+    steps: int = 0
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+    def stats(self, cache: KvCache, waiting: int, sequences: Sequences, claims: Claims) -> Stats:
+        """waiting: requests that have not started; preempted sequences and further choices are added to them."""
+        return Stats(
+            steps=self.steps,
+            running=len(sequences.running),
+            waiting=waiting + len(sequences.ready),
+            pages_total=cache.allocator.pages,
+            pages_free=cache.allocator.free_count,
+            pages_cached=cache.tree.nodes,
+            prompt_tokens=self.prompt,
+            cached_tokens=self.cached,
+            completion_tokens=self.completion,
+            preemptions=sequences.preemptions,
+            adapter_bytes=claims.bytes_used,
+            adapter_bytes_limit=claims.bytes_limit,
+            adapters=claims.states(),
+        )
