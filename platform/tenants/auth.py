@@ -84,8 +84,13 @@ class Authenticator:
         if task is None:  # one lookup for all who wait, owned by none of them, so that no cancelled caller breaks it
             task = asyncio.create_task(self._look_up(public_id))
             self._lookups[public_id] = task
-            task.add_done_callback(lambda _: self._lookups.pop(public_id, None))
+            task.add_done_callback(lambda done: self._looked_up(public_id, done))
         return await asyncio.shield(task)
+
+    def _looked_up(self, public_id: str, task: asyncio.Task[_Row | None]) -> None:
+        del self._lookups[public_id]
+        if not task.cancelled():
+            task.exception()  # whoever still waits hears it; when all have gone away, nobody needs to
 
     async def _look_up(self, public_id: str) -> _Row | None:
         self.queries += 1

@@ -87,17 +87,11 @@ INVALID = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("header", INVALID, ids=lambda h: repr(h)[:30])
-async def test_what_cannot_be_a_key_never_reaches_the_database(auth: Authenticator, header):
-    with pytest.raises(Unauthenticated):
-        await auth.authenticate(header)
-    assert auth.queries == 0
-
-
-@pytest.mark.parametrize("change", [lambda h: h + " ", lambda h: h + "x", lambda h: " " + h, lambda h: h[:-1]])
-async def test_nearly_a_key_is_not_a_key(auth: Authenticator, acme, change):
-    with pytest.raises(Unauthenticated):
-        await auth.authenticate(change(acme.header))
+async def test_what_cannot_be_a_key_never_reaches_the_database(auth: Authenticator, acme):
+    good = acme.header
+    for header in (*INVALID, good + " ", good + "x", " " + good, good[:-1], good + "\0"):
+        with pytest.raises(Unauthenticated):
+            await auth.authenticate(header)
     assert auth.queries == 0
 
 
