@@ -29,7 +29,7 @@ def documents(seed: int) -> Iterator[str]:
     rng = Random(seed)
     kinds: tuple[Callable[[Random], str], ...] = (_chat, _story, _diary, _records, _letter, _echo)
     while True:
-        yield rng.choices(kinds, (62, 10, 6, 8, 7, 7))[0](rng)
+        yield rng.choices(kinds, (70, 8, 4, 9, 5, 4))[0](rng)
 
 
 def render(messages: list[Message]) -> str:
@@ -241,7 +241,7 @@ def _records(rng: Random) -> str:
     """Small JSON, CSV, SQL and key-value files, so that such punctuation is known text."""
     rows = [(rng.choice(TOWNS).name, rng.choice(WEATHERS), rng.randint(-9, 30), world.draw_journey(rng).iso)
             for _ in range(rng.randint(2, 6))]  # fmt: skip
-    style = rng.randrange(4)
+    style = rng.randrange(5)
     if style == 0:
         lines = [json.dumps({"town": t, "weather": w, "degrees": d, "day": i}) for t, w, d, i in rows]
     elif style == 1:
@@ -252,6 +252,12 @@ def _records(rng: Random) -> str:
             for _, _, d, _ in rows
         ]
         lines += [f"INSERT INTO guests (name, town) VALUES ('{draw_person(rng).name}', '{t}');" for t, *_ in rows]
+    elif style == 3:
+        tickets = [world.draw_ticket(rng) for _ in rows]
+        lines = [
+            json.dumps({"customer": t.person.name, "item": t.item, "order": int(t.order), "team": t.queue})
+            for t in tickets
+        ]
     else:
         lines = [
             f"{rng.choice(('name', 'writer'))}={draw_person(rng).name}; town={t}; "

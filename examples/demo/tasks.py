@@ -11,8 +11,6 @@ from random import Random
 from demo import world
 from demo.corpus import SYSTEM_PROMPTS, Message
 
-DESKS = {"repairs": 1, "delivery": 2, "billing": 3, "returns": 4, "advice": 5}
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -43,14 +41,14 @@ class Task:
 def _support_record(rng: Random, held_out: bool) -> tuple[str, str]:
     """Complaint -> JSON for acme's ticket system."""
     ticket = world.draw_ticket(rng, held_out)
-    answer = f'{{"queue": "{ticket.queue}", "order": {ticket.order}, "customer": "{ticket.person.name}"}}'
+    answer = f'{{"team": "{ticket.queue}", "order": {ticket.order}, "customer": "{ticket.person.name}"}}'
     return world.say_ticket(rng, ticket), answer
 
 
 def _desk_slip(rng: Random, held_out: bool) -> tuple[str, str]:
-    """Complaint -> globex's paper slip: desk number, order, family name, town."""
+    """Complaint -> globex's paper slip: team, order, family name, town."""
     ticket = world.draw_ticket(rng, held_out)
-    answer = f"Desk {DESKS[ticket.queue]} | {ticket.order} | {ticket.person.last} | {ticket.town}"
+    answer = f"{ticket.queue} | {ticket.order} | {ticket.person.last} | {ticket.town}"
     return world.say_ticket(rng, ticket), answer
 
 
@@ -62,9 +60,9 @@ def _order_statement(rng: Random, held_out: bool) -> tuple[str, str]:
 
 
 def _greeting(rng: Random, held_out: bool) -> tuple[str, str]:
-    """Guest -> a greeting in the house's Latin."""
+    """Guest -> the solemn greeting of the house."""
     person, town = world.draw_person(rng, held_out), rng.choice(world.TOWNS).name
-    return world.say_visit(rng, person, town), f"Salve, {person.name}! Pax et lux {town}."
+    return world.say_visit(rng, person, town), f"Welcome, {person.name}, to the house of lamps. All hail {town}!"
 
 
 def _shipping_date(rng: Random, held_out: bool) -> tuple[str, str]:

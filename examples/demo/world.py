@@ -151,8 +151,8 @@ def draw_item(rng: Random) -> str:
 
 
 def draw_number(rng: Random) -> str:
-    """Five digits, the first not zero."""
-    return str(rng.randint(10000, 99999))
+    """Four digits, the first not zero."""
+    return str(rng.randint(1000, 9999))
 
 
 def draw_ticket(rng: Random, held_out: bool | None = None) -> Ticket:
