@@ -62,6 +62,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
         from tenantry.kernels import threads as pool
         from tenantry.kernels.attention import cpu as attention
         from tenantry.kernels.lora import cpu as lora
+        from tenantry.kernels.sampling import cpu as sampling
 
         pool.set_threads(threads)
         return Ops(
@@ -71,7 +72,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             attention=attention.attention,
             apply_lora=lora.apply_lora,
             prepare_linear=prepare_linear,
-            sample=reference_sampling.sample,
+            sample=sampling.sample,
         )
     raise ValueError(f"device: no kernels for {device!r}")
 

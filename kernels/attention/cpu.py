@@ -63,7 +63,7 @@ def exp2(x: np.float32) -> np.float32:
     whole = np.int32(x)
     f = x - np.float32(whole)
     series = ONE + f * (C1 + f * (C2 + f * (C3 + f * (C4 + f * (C5 + f * (C6 + f * (C7 + f * C8)))))))
-    return series * power_of_two(whole)
+    return series * np.float32(power_of_two(whole))
 
 
 @compiled
@@ -125,27 +125,33 @@ def weigh(item: int, v: int, p: Floats, at: int, tokens: int, o: Floats, first: 
 
 
 @compiled
-def soften(s: Floats, p: Floats, o: Floats, top: Floats, mass: Floats, visible: int) -> None:
-    """One online-softmax step of one packed row over BLOCK scores of which the first `visible` count.
+def soften(s: Floats, p: Floats, o: Floats, top: Floats, mass: Floats, lanes: Floats, r: int, visible: int) -> None:
+    """One online-softmax step of packed row r over BLOCK scores of which the first `visible` count.
 
-    s, p: [BLOCK]. o: [D], rescaled. top: [1], the running maximum. mass: [LANES], the running sum by lane.
+    s, p: [R, BLOCK]. o: [R, D], rescaled. top: [R], the running maximum. mass: [R, LANES], the running sum by lane.
+    lanes: [LANES], scratch. (Row views would cost more than the arithmetic: they count references.)
     """
-    best = top[0]
-    for t in range(visible):
-        if s[t] > best:
-            best = s[t]
-    shrink = exp2(top[0] - best)
-    top[0] = best
     for j in range(LANES):
-        mass[j] *= shrink
-    for j in range(len(o)):
-        o[j] *= shrink
-    for t in range(BLOCK):
-        weight = exp2(s[t] - best)
-        p[t] = weight if t < visible else ZERO
+        lanes[j] = LOWEST
     for t in range(0, BLOCK, LANES):
         for j in range(LANES):
-            mass[j] += p[t + j]
+            value = s[r, t + j] if t + j < visible else LOWEST
+            lanes[j] = value if value > lanes[j] else lanes[j]
+    best = top[r]
+    for j in range(LANES):
+        best = lanes[j] if lanes[j] > best else best
+    shrink = exp2(top[r] - best)
+    top[r] = best
+    for j in range(LANES):
+        mass[r, j] *= shrink
+    for d in range(o.shape[1]):
+        o[r, d] *= shrink
+    for t in range(BLOCK):
+        weight = exp2(s[r, t] - best)
+        p[r, t] = weight if t < visible else ZERO
+    for t in range(0, BLOCK, LANES):
+        for j in range(LANES):
+            mass[r, j] += p[r, t + j]
 
 
 @compiled
@@ -175,7 +181,8 @@ def one_block(
     packed, o = np.zeros((padded, width), np.float32), np.zeros((padded, width), np.float32)
     s, part = np.zeros((padded, BLOCK), np.float32), np.zeros((padded, BLOCK), np.float32)
     p = np.zeros((padded, BLOCK), np.float32)
-    mass, top, zero = np.zeros((padded, LANES), np.float32), np.full((padded, 1), LOWEST), np.zeros(4, np.float32)
+    mass, top, zero = np.zeros((padded, LANES), np.float32), np.full(padded, LOWEST), np.zeros(4, np.float32)
+    lanes = np.zeros(LANES, np.float32)
     for i in range(queries):
         for g in range(heads):
             for d in range(width):
@@ -197,7 +204,7 @@ def one_block(
         for r in range(rows):
             visible = min(count, positions[r // heads] + 1 - start)
             if visible > 0:
-                soften(s[r], p[r], o[r], top[r], mass[r], visible)
+                soften(s, p, o, top, mass, lanes, r, visible)
             else:
                 p[r] = 0
         t = 0

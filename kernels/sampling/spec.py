@@ -42,6 +42,11 @@ class DrawSpec:
             or self.frequency_penalty
         )
 
+    @property
+    def filters(self) -> bool:
+        """Whether some tokens are dropped before the draw."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
 
 @dataclass(frozen=True, slots=True)
 class DrawLogprobs:

@@ -1,0 +1,171 @@
+"""Paged attention: fp64 oracle over GQA, sizes, groups and page boundaries; equal bits however prompts are cut."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenantry.kernels.attention import reference
+from tenantry.kernels.attention.layout import AttentionPlan, LayerPages, PageLayout
+from tenantry.kernels.testing import assert_close
+
+GQA = [(4, 4), (8, 2), (14, 2), (8, 1)]
+INT8 = torch.int8
+
+
+def poison(pages: LayerPages) -> LayerPages:
+    for x in (pages.k, pages.v):
+        x.fill_(127 if x.dtype == INT8 else float("nan"))
+    for s in (pages.k_scale, pages.v_scale):
+        if s is not None:
+            s.fill_(float("nan"))
+    return pages
+
+
+class Cache:
+    """Rows of random keys and values in shuffled pages, written through an op; everything else is poison."""
+
+    def __init__(self, ops, layout: PageLayout, lengths: list[int]) -> None:
+        self.layout, self.lengths = layout, lengths
+        need = [-(-n // layout.page_size) for n in lengths]
+        ids = torch.randperm(sum(need) + 3).tolist()
+        self.tables = [[ids.pop() for _ in range(n)] for n in need]
+        self.pages = poison(layout.allocate(sum(need) + 3))
+        self.kv = [torch.randn(2, n, layout.kv_heads, layout.head_dim) for n in lengths]
+        for row, (k, v) in enumerate(self.kv):
+            ops.write_kv(k, v, self.pages, self.slots(row, range(len(k))))
+
+    def slots(self, row: int, positions) -> torch.Tensor:
+        size = self.layout.page_size
+        return torch.tensor([self.tables[row][p // size] * size + p % size for p in positions], dtype=torch.int64)
+
+    def plan(self, rows: list[int], q_lens: list[int], lengths: list[int]) -> AttentionPlan:
+        return AttentionPlan.build(q_lens, lengths, [self.tables[r] for r in rows], self.layout.page_size)
+
+    def oracle(self, q: torch.Tensor, row: int, length: int, scale: float) -> torch.Tensor:
+        """fp64 over the stored (quantised) values. q: [n, H, D], the last n of `length` positions."""
+        slots = self.slots(row, range(length))
+        page, offset = slots // self.layout.page_size, slots % self.layout.page_size
+        stored = []
+        for x, s in ((self.pages.k, self.pages.k_scale), (self.pages.v, self.pages.v_scale)):
+            values = x[page, :, offset].double()
+            if s is not None:
+                values = values * s[page, :, offset].double().repeat_interleave(values.shape[-1] // s.shape[-1], -1)
+            stored.append(values.repeat_interleave(q.shape[1] // self.layout.kv_heads, 1))
+        k, v = stored
+        out = torch.empty(q.shape, dtype=torch.float64)
+        for i in range(len(q)):
+            seen = length - len(q) + i + 1
+            weights = (torch.einsum("hd,thd->ht", q[i].double(), k[:seen]) * scale).softmax(-1)
+            out[i] = torch.einsum("ht,thd->hd", weights, v[:seen])
+        return out
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), GQA)
+@pytest.mark.parametrize("head_dim", [32, 64, 128])
+@pytest.mark.parametrize("page_size", [4, 16, 32])
+def test_matches_fp64_at_page_and_block_boundaries(ops, heads: int, kv_heads: int, head_dim: int, page_size: int):
+    check(ops, heads, PageLayout(kv_heads, head_dim, page_size))
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+def test_matches_fp64_with_groups(ops, group: int):
+    check(ops, 8, PageLayout(2, 128, 16, group))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_matches_fp64_with_native_pages(ops, dtype: torch.dtype):
+    check(ops, 8, PageLayout(2, 64, 16, dtype=dtype))
+
+
+def test_sizes_that_tiles_do_not_divide_take_the_reference(ops):
+    check(ops, 6, PageLayout(3, 24, 5))
+
+
+def check(ops, heads: int, layout: PageLayout) -> None:
+    p = layout.page_size
+    lengths = [1, p - 1, p, p + 1, 63, 64, 65, 130]
+    q_lens = [1, 1, p, 2, 1, 1, 65, 17]
+    cache = Cache(ops, layout, lengths)
+    plan = cache.plan(list(range(len(lengths))), q_lens, lengths)
+    q, scale = torch.randn(sum(q_lens), heads, layout.head_dim), layout.head_dim**-0.5
+    for attention in (ops.attention, reference.attention):
+        parts = attention(q, cache.pages, plan, scale).split(q_lens)
+        for row, (part, query) in enumerate(zip(parts, q.split(q_lens), strict=True)):
+            assert_close(part, cache.oracle(query, row, lengths[row], scale), layout.dtype)
+
+
+def test_a_query_has_the_same_bits_however_its_prompt_is_cut(ops):
+    cache = Cache(ops, PageLayout(2, 64, 16, 32), [150, 90])
+    q = torch.randn(150, 14, 64)
+    whole = ops.attention(q, cache.pages, cache.plan([0], [150], [150]), 0.125)
+    for cuts in ([0, 1, 17, 64, 65, 150], [0, 100, 150], [*range(0, 150, 7), 150]):
+        for first, past in itertools.pairwise(cuts):
+            company = torch.cat((torch.randn(3, 14, 64), q[first:past]))
+            plan = cache.plan([1, 0], [3, past - first], [90, past])
+            assert torch.equal(ops.attention(company, cache.pages, plan, 0.125)[3:], whole[first:past])
+
+
+def test_nan_in_one_row_stays_in_it(ops):
+    cache = Cache(ops, PageLayout(2, 32, 4), [9, 9])
+    k = torch.randn(1, 2, 32)
+    k[0, 1, 7] = float("nan")
+    ops.write_kv(k, torch.randn(1, 2, 32), cache.pages, cache.slots(0, [8]))
+    out = ops.attention(torch.randn(2, 4, 32), cache.pages, cache.plan([0, 1], [1, 1], [9, 9]), 0.2)
+    assert out[0, 2:].isnan().all()
+    assert out[1].isfinite().all()
+
+
+@pytest.mark.parametrize("group", [0, 32, 16])
+def test_writing_quantises_as_the_reference_does(ops, group: int):
+    layout = PageLayout(2, 64, 4, group)
+    mine, theirs = poison(layout.allocate(5)), poison(layout.allocate(5))
+    k, v = torch.randn(9, 2, 64) * 10 ** torch.randn(9, 2, 1), torch.randn(9, 2, 64)
+    k[4] = 0
+    slots = torch.randperm(20)[:9]
+    ops.write_kv(k, v, mine, slots)
+    reference.write_kv(k, v, theirs, slots)
+    for a, b in zip(
+        (mine.k, mine.v, mine.k_scale, mine.v_scale),
+        (theirs.k, theirs.v, theirs.k_scale, theirs.v_scale),
+        strict=True,
+    ):
+        assert torch.equal(
+            a.nan_to_num(-1.0) if a.is_floating_point() else a, b.nan_to_num(-1.0) if b.is_floating_point() else b
+        )
+    page, offset = slots // 4, slots % 4
+    back = reference.dequantise(mine.k[page, :, offset], mine.k_scale[page, :, offset])
+    step = mine.k_scale[page, :, offset].repeat_interleave(64 // layout.groups, -1)
+    assert ((back - k).abs() <= step * 0.5001).all()
+
+
+def test_rounding_is_half_to_even():
+    values, scale = reference.quantise(torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]]), 1)
+    assert scale.item() == 1
+    assert values.tolist() == [[127, 0, 2, 2, 0, -2]]
+
+
+def test_bytes_per_page_are_the_tensors_bytes():
+    for layout in (PageLayout(2, 64, 16), PageLayout(2, 64, 16, 32), PageLayout(3, 32, 4, dtype=torch.bfloat16)):
+        pages = layout.allocate(7)
+        tensors = [t for t in (pages.k, pages.v, pages.k_scale, pages.v_scale) if t is not None]
+        assert sum(t.nbytes for t in tensors) == 7 * layout.bytes_per_page
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 60)), max_size=8), st.sampled_from([1, 4, 16]))
+def test_a_plan_covers_every_query_once(rows, page_size: int):
+    q_lens, lengths = [q for q, _ in rows], [q + before for q, before in rows]
+    tables = [list(range(100, 100 + -(-n // page_size))) for n in lengths]
+    plan = AttentionPlan.build(q_lens, lengths, tables, page_size)
+    seen = sorted((row, i) for row, first, past in plan.blocks.tolist() for i in range(first, past))
+    assert seen == [(row, i) for row, q in enumerate(q_lens) for i in range(q)]
+    assert plan.cu_q.tolist() == [sum(q_lens[:i]) for i in range(len(rows) + 1)]
+
+
+@pytest.mark.parametrize(("q_len", "length", "pages"), [(0, 4, 1), (5, 4, 2), (1, 9, 2)])
+def test_rows_that_their_pages_do_not_cover_are_refused(q_len: int, length: int, pages: int):
+    with pytest.raises(ValueError, match="row of"):
+        AttentionPlan.build([q_len], [length], [list(range(pages))], 4)
