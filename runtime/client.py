@@ -166,7 +166,8 @@ class EngineClient:
         waiter = self._ponged
         try:
             self._send(Ping())
-            return await asyncio.wait_for(asyncio.shield(waiter), timeout_s)
+            async with asyncio.timeout(timeout_s):  # not wait_for: in Python 3.11 that can swallow a cancellation
+                return await asyncio.shield(waiter)
         except (TimeoutError, EngineUnavailable):
             return None
 

@@ -48,9 +48,12 @@ class WorkerProcess:
         if not self.client._tasks:
             await self.client.connect()
         old = self.client.last_pong
-        async with asyncio.timeout(20):
-            while not self.client.ready or self.client.last_pong is old:
-                await self.client.ping(0.2)
+        try:
+            async with asyncio.timeout(20):
+                while not self.client.ready or self.client.last_pong is old:
+                    await self.client.ping(0.2)
+        except TimeoutError:
+            raise AssertionError(f"no answer; exit status {self.process.returncode}; {self.log}") from None
 
     async def stop(self) -> None:
         await self.client.close()
