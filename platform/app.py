@@ -36,7 +36,6 @@ from tenantry.platform.metering.epochs import Epoch
 from tenantry.platform.metering.journal import Journal
 from tenantry.platform.metering.prices import ensure_price
 from tenantry.platform.metering.reaper import Reaper
-from tenantry.platform.metering.reconcile import reconcile
 from tenantry.platform.metering.settlement import Settler
 from tenantry.platform.registry import routes as registry_routes
 from tenantry.platform.registry.intake import Intake, Places, reject_stale
@@ -121,15 +120,9 @@ class Gateway:
         while True:
             await asyncio.sleep(RECONCILE_EVERY_S)
             try:
-                async with self.parts.database.operator() as connection:
-                    found = await reconcile(connection)
+                await self._reaper.reconcile()
             except Exception as error:  # an alarm that cannot be computed must not end the gateway
                 log.error("reconcile_failed", error=str(error))
-                continue
-            self.telemetry.unreconciled_tokens.set(found.unreconciled_tokens)
-            self.telemetry.oldest_open_seconds.set(found.oldest_open_seconds)
-            for finding in found.findings:
-                log.error("books_disagree", finding=finding)
 
 
 def create_app(parts: Parts) -> tuple[Edge, Gateway]:
