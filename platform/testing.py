@@ -26,7 +26,7 @@ from tenantry.platform.core.roles import APP, OWNER
 from tenantry.platform.core.secrets import load_peppers
 from tenantry.platform.core.settings import Settings
 from tenantry.platform.gateway.bounds import ModelLimits
-from tenantry.platform.gateway.chat import Serving
+from tenantry.platform.gateway.chat import Engine, Serving
 from tenantry.platform.gateway.server import DrainingServer, config
 from tenantry.platform.registry.bases import ensure_base
 from tenantry.platform.registry.service import Allowance
@@ -56,12 +56,28 @@ SPEC = BaseSpec("llama", 2, 32, 64, 4, 2, 8, 300, bytes(range(32)))
 
 def tiny_text_model() -> TextModel:
     """Byte-level, without merges: ids 0-255 stand for one byte each, then two control tokens."""
+    return TextModel(_tiny_tokenizer(), _TINY_CONFIG, TEMPLATE)
+
+
+def write_tiny_model(directory: Path) -> Path:
+    """The same as a model directory, for a real worker process."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "tokenizer.json").write_text(_tiny_tokenizer())
+    (directory / "tokenizer_config.json").write_text(json.dumps(_TINY_CONFIG))
+    (directory / "chat_template.jinja").write_text(TEMPLATE)
+    return directory
+
+
+_TINY_CONFIG = {"eos_token": "<|im_end|>"}
+
+
+def _tiny_tokenizer() -> str:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t in ("<|im_start|>", "<|im_end|>")])
-    return TextModel(tokenizer.to_str(), {"eos_token": "<|im_end|>"}, TEMPLATE)
+    return str(tokenizer.to_str())
 
 
 @dataclass(slots=True)
@@ -194,9 +210,9 @@ class LiveGateway:
 
 @asynccontextmanager
 async def running_gateway(
-    dsn: str, data_dir: Path, allowance: Allowance | None = None, **options: Any
+    dsn: str, data_dir: Path, allowance: Allowance | None = None, worker: Engine | None = None, **options: Any
 ) -> AsyncIterator[LiveGateway]:
-    """On the running loop. options: settings other than their defaults."""
+    """On the running loop. worker: a client of a real engine, instead of the scripted one. options: settings."""
     settings = Settings(data_dir=data_dir, **options)
     database = await Database.connect(dsn, settings)
     try:
@@ -207,7 +223,7 @@ async def running_gateway(
         engine = ScriptedEngine(text)
         base = await ensure_base(database, "base", SPEC)
         limits = ModelLimits(text.vocab_size, CONTEXT, settings.default_max_tokens, text.control)
-        serving = Serving(engine, text, limits, settings.control_tokens == "allow")
+        serving = Serving(worker or engine, text, limits, settings.control_tokens == "allow")
         parts = Parts(settings, database, peppers, base, SPEC, serving, engine.drop, allowance)
         app, gateway = create_app(parts)
         server = DrainingServer(config(app, "127.0.0.1", 0), gateway.drain)

@@ -68,7 +68,7 @@ async def _answer(
         run.frames(),
         media_type="text/event-stream",
         headers={**_STREAM_HEADERS, **opened.headers},
-        background=BackgroundTask(run.leave),
+        background=BackgroundTask(run.left),
     )
 
 

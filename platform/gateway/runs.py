@@ -74,6 +74,10 @@ class Run:
             self._left = True
             self.generation.abort()
 
+    async def left(self) -> None:
+        """leave(), as a coroutine: litestar runs plain functions in a thread, and this belongs to the loop."""
+        self.leave()
+
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """Rendered events, joined when the reader is slower than the engine. Ends after the last or the error."""
         while True:
