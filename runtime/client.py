@@ -98,6 +98,7 @@ class EngineClient:
         self._address = socket
         self._context = zmq.asyncio.Context(io_threads=1)
         self._socket: zmq.asyncio.Socket | None = None
+        self._monitor: zmq.asyncio.Socket | None = None
         self._epoch = b""
         self._pending: dict[str, Generation] = {}
         self._pong: Pong | None = None
@@ -108,7 +109,8 @@ class EngineClient:
     async def connect(self) -> None:
         """Start the loops. Returns at once; see `ready`."""
         self._open()
-        self._tasks = [asyncio.create_task(self._receive_forever()), asyncio.create_task(self._ping_forever())]
+        loops = (self._receive_forever(), self._ping_forever(), self._watch_forever())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def close(self) -> None:
         """End the loops; what is pending gets EngineUnavailable."""
@@ -116,9 +118,7 @@ class EngineClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._lose("this gateway lets go of the engine")
-        if self._socket is not None:
-            self._socket.close(0)
-            self._socket = None
+        self._shut()
         self._context.term()
 
     @property
@@ -186,8 +186,7 @@ class EngineClient:
 
     def _open(self) -> None:
         """A new socket with a new name: whatever the old one had not sent is never delivered to anyone."""
-        if self._socket is not None:
-            self._socket.close(0)
+        self._shut()
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.IDENTITY, b"c" + uuid4().bytes)
         socket.setsockopt(zmq.LINGER, 0)
@@ -195,8 +194,16 @@ class EngineClient:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         socket.setsockopt(zmq.SNDHWM, 4096)
         socket.setsockopt(zmq.RCVHWM, 4096)
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         socket.connect(self._address)
         self._socket = socket
+
+    def _shut(self) -> None:
+        if self._socket is not None and self._monitor is not None:
+            socket, monitor, self._socket, self._monitor = self._socket, self._monitor, None, None
+            socket.disable_monitor()
+            monitor.close(0)
+            socket.close(0)
 
     def _send(self, command: Command) -> None:
         if self._socket is None:
@@ -220,6 +227,20 @@ class EngineClient:
                 continue  # it was replaced while we waited
             if len(frames) == 2 and socket is self._socket:
                 self._frame(*frames)
+
+    async def _watch_forever(self) -> None:
+        """A worker that dies takes its end of the socket with it, long before silence would tell."""
+        while True:
+            monitor = self._monitor
+            assert monitor is not None
+            try:
+                await monitor.recv_multipart()
+            except (zmq.ZMQError, asyncio.CancelledError):
+                if monitor is self._monitor:
+                    raise
+                continue  # it was replaced while we waited
+            if monitor is self._monitor:
+                self.engine_lost("the connection to the engine broke")
 
     def _frame(self, epoch: bytes, body: bytes) -> None:
         try:

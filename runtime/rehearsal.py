@@ -19,17 +19,18 @@ _IMPORTS: Final = Path(__file__).parents[2]
 
 
 class WorkerProcess:
-    """A real worker with the scripted runner, its client and its journal."""
+    """A real worker, its client and its journal. options: fields of EngineConfig; the scripted runner by default."""
 
     def __init__(self, directory: Path, model: Path, **options: Any) -> None:
-        self.config = EngineConfig(
-            model_dir=model,
-            adapter_dir=directory / "adapters",
-            socket=f"ipc://{directory}/engine.sock",
-            journal_dir=directory / "journal",
-            cache=CacheConfig(pages=1024),
-            **{"runner": "scripted-faults", **options},
-        )
+        defaults: dict[str, Any] = {
+            "model_dir": model,
+            "adapter_dir": directory / "adapters",
+            "socket": f"ipc://{directory}/engine.sock",
+            "journal_dir": directory / "journal",
+            "cache": CacheConfig(pages=1024),
+            "runner": "scripted-faults",
+        }
+        self.config = EngineConfig(**{**defaults, **options})
         self._file = directory / "worker.json"
         self._log = directory / "worker.log"
         self.client = EngineClient(self.config.socket)
@@ -43,8 +44,9 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=_IMPORTS,
             )  # fmt: skip
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 60)
-        assert b'"ready"' in line, self.log
+        async with asyncio.timeout(60):
+            while b'"ready"' not in (line := await self.process.stdout.readline()):
+                assert line, f"ended before it was ready: {self.log}"
         if not self.client._tasks:
             await self.client.connect()
         old = self.client.last_pong
