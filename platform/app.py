@@ -27,6 +27,7 @@ from tenantry.platform.gateway import envelope, health, idempotency
 from tenantry.platform.gateway import routes as inference
 from tenantry.platform.gateway.chat import ChatService, Serving
 from tenantry.platform.gateway.edge import Edge
+from tenantry.platform.gateway.engine_metrics import EngineMetrics
 from tenantry.platform.gateway.guard import guard, principal_of
 from tenantry.platform.gateway.request import StrictRequest
 from tenantry.platform.gateway.runs import Runs
@@ -71,6 +72,7 @@ class Gateway:
         settings, database = parts.settings, parts.database
         self.parts = parts
         self.telemetry = Telemetry.create()
+        self.telemetry.registry.register(EngineMetrics(parts.serving.engine))
         self.authenticator = Authenticator(database, parts.peppers, settings.environment, settings.auth_ttl)
         self.epoch = Epoch(database)
         self.settler = Settler(database, self.telemetry)

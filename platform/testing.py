@@ -39,6 +39,7 @@ from tenantry.runtime.messages import (
     Finished,
     FinishReason,
     Refused,
+    Stats,
     Submit,
     TokenLogprob,
     Tokens,
@@ -147,6 +148,7 @@ class ScriptedEngine:
     script: str = "the quick brown fox jumps over the lazy dog. "
     pace: float = 0.0
     ready: bool = True
+    stats: Stats | None = None
     refuse: tuple[str, str, str | None] | None = None
     generations: list[ScriptedGeneration] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)

@@ -23,7 +23,7 @@ from tenantry.platform.metering.admission import Admission, Order
 from tenantry.platform.registry.models import Target
 from tenantry.platform.registry.service import Registry
 from tenantry.platform.tenants.principal import Principal
-from tenantry.runtime.messages import Sampling, Submit
+from tenantry.runtime.messages import Sampling, Stats, Submit
 from tenantry.runtime.namespace import Namespace
 
 TOKENISE_DEADLINE_S = 5.0
@@ -43,10 +43,12 @@ class Text(Protocol):
 
 
 class Engine(Protocol):
-    """ready: whether the engine answers and has loaded its model."""
+    """ready: whether the engine answers and has loaded its model. stats: as of its last answer."""
 
     @property
     def ready(self) -> bool: ...
+    @property
+    def stats(self) -> Stats | None: ...
     def generate(self, submit: Submit) -> Generation: ...
 
 

@@ -4,6 +4,7 @@ Owns which parts may arrive and how many bytes. It must not know adapters' insid
 opened by the validator alone.
 """
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -17,6 +18,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 
 from tenantry.platform.core.errors import (
     AdapterInvalid,
+    BodyTimedOut,
     InvalidInput,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -25,6 +27,7 @@ from tenantry.platform.core.errors import (
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 INERT = "README.md"
 MAX_PARTS = 8
+IDLE_S = 15.0
 MAX_FIELD_BYTES = 256
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -64,7 +67,7 @@ async def receive(
     body = hashlib.sha256()
     try:
         parser = PushMultipartParser(options["boundary"], max_segment_count=MAX_PARTS)
-        async for chunk in stream:
+        async for chunk in _unhurried(stream):
             if chunk:
                 body.update(chunk)
                 sink.take(parser.parse(chunk))
@@ -76,6 +79,20 @@ async def receive(
     _check_digests(sink.upload, content_digest, body.digest())
     _check_set(sink.upload)
     return sink.upload
+
+
+async def _unhurried(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """An upload may be long, but not silent."""
+    chunks = aiter(stream)
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_S):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise BodyTimedOut("The upload stood still for too long.") from None
+        yield chunk
 
 
 class _Sink:

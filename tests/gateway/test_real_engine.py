@@ -60,6 +60,9 @@ async def test_what_is_answered_is_what_was_journalled_and_billed(client, worker
     lines = [line for line in streamed.text.split("\n") if line.startswith("data: ")]
     assert lines[-1] == "data: [DONE]"
     assert json.loads(lines[-2][6:])["usage"]["completion_tokens"] == 24
+    metrics = (await client.get("/metrics")).text
+    assert "tenantry_engine_ready 1.0" in metrics
+    assert "tenantry_engine_pages_total 1024.0" in metrics
     billed = {e["request_id"]: e["completion_tokens"] for e in await events(client, 2)}
     journal = {
         f"req_{i.replace('-', '')}": e.usage.completion for i, e in read_counters(worker.config.journal_dir).items()

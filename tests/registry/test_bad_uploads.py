@@ -257,3 +257,38 @@ def test_no_blob_of_a_rejected_upload_is_stored(api, answers, live):
     versions = [api.get(f"/api/v1/adapters/{n}/versions").json()["data"] for n in ("digests",)]
     assert stored == {v["digest"] for page in versions for v in page}
     assert list((live.settings.data_dir / "quarantine").iterdir()) == []
+
+
+async def test_an_upload_that_stands_still_is_given_up(tmp_path, monkeypatch):
+    import asyncio
+
+    from tenantry.platform.core.errors import BodyTimedOut
+    from tenantry.platform.registry import upload
+
+    async def silent():
+        yield b"--x\r\n"
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(upload, "IDLE_S", 0.05)
+    with pytest.raises(BodyTimedOut):
+        await upload.receive(silent(), "multipart/form-data; boundary=x", None, tmp_path, 1 << 20)
+
+
+async def test_an_upload_is_capped_while_it_arrives(tmp_path):
+    from tenantry.platform.core.errors import PayloadTooLarge
+    from tenantry.platform.registry import upload
+
+    sent = []
+
+    async def endless():
+        yield (
+            b'--x\r\nContent-Disposition: form-data; name="f"; filename="adapter_model.safetensors"\r\n'
+            b"Content-Type: application/octet-stream\r\n\r\n"
+        )
+        while True:
+            sent.append(1)
+            yield b"y" * 1000
+
+    with pytest.raises(PayloadTooLarge):
+        await upload.receive(endless(), "multipart/form-data; boundary=x", None, tmp_path, 10_000)
+    assert len(sent) < 15

@@ -1,0 +1,47 @@
+"""The engine's own counters, as Prometheus reads them: taken from the last pong, never asked for.
+
+Owns the translation alone. Labels carry no digests and no tenants.
+"""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tenantry.platform.gateway.chat import Engine
+
+_GAUGES = {
+    "running": "Sequences in the running batch.",
+    "waiting": "Requests that wait for pages, adapters or their turn.",
+    "pages_total": "KV pages in the pool.",
+    "pages_free": "KV pages nobody uses.",
+    "pages_cached": "KV pages kept for their prefix alone.",
+    "adapter_bytes": "Bytes of resident adapters.",
+    "adapter_bytes_limit": "Bytes that adapters may occupy.",
+    "step_seconds": "Length of the last step.",
+}
+_COUNTERS = {
+    "steps": "Forward passes.",
+    "prompt_tokens": "Prompt tokens accepted.",
+    "cached_tokens": "Prompt tokens whose KV was found.",
+    "completion_tokens": "Tokens generated.",
+    "preemptions": "Sequences put back for want of pages.",
+}
+
+
+class EngineMetrics(Collector):
+    """Nothing but tenantry_engine_ready while the engine is away."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        ready = 1 if self._engine.ready else 0
+        yield GaugeMetricFamily("tenantry_engine_ready", "1 while the engine takes requests.", ready)
+        stats = self._engine.stats
+        if stats is None:
+            return
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
