@@ -58,7 +58,7 @@ def explain(answer: httpx.Response) -> str:
     where = f" ({error['param']})" if error.get("param") else ""
     lines = [f"{error['message']}{where} [{error['code']}]"]
     for problem in error.get("problems") or []:
-        at = problem.get("at") or problem.get("tensor") or problem.get("field")
+        at = problem.get("subject")
         lines.append(f"  {problem['code']}: {problem['message']}" + (f" ({at})" if at else ""))
     return "\n".join(lines)
 
