@@ -113,5 +113,9 @@ class Decoder:
             self.ops.apply_lora(x, y, index, site, batch.lora, self.table)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMSNorm (Zhang and Sennrich 2019) over the last dimension."""
-        return functional.rms_norm(x, weight.shape, weight, self.config.rms_eps)
+        """RMSNorm (Zhang and Sennrich 2019) over the last dimension, in fp32. One pass and no squared copy of x:
+        on CPU functional.rms_norm takes up to four times as long over a prompt."""
+        size: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = size.square_().mul_(1 / x.shape[-1]).add_(self.config.rms_eps).rsqrt_()
+        normed: Tensor = (x * scale).mul_(weight)
+        return normed.to(x.dtype)

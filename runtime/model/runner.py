@@ -11,8 +11,9 @@ import torch
 from tenantry.adapters.base_digest import digest_model
 from tenantry.adapters.store import LocalStore
 from tenantry.kernels.attention.layout import PageLayout
+from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora.table import LoraTable
-from tenantry.kernels.ops import select_ops
+from tenantry.kernels.ops import select_ops, warm_up
 from tenantry.runtime.cache.pool import KvPool
 from tenantry.runtime.config import EngineConfig
 from tenantry.runtime.model.batch import Batch
@@ -39,27 +40,30 @@ class ModelRunner:
         self.model_config = ModelConfig.from_directory(config.model_dir)
         if config.schedule.max_context > self.model_config.max_context:
             raise ModelUnsupported("max_context", f"the model has only {self.model_config.max_context} positions")
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        ops = select_ops(config.device)
+        ops = select_ops(config.device, config.threads)
+        _share_cores(config.threads)
         activation = torch.float32 if ops.device == "cpu" else dtype
         shape = self.model_config
         if progress:
             progress("digest", 0, 1)
         self.model_digest = digest_model(config.model_dir)
         weights = load_weights(config.model_dir, shape, dtype, ops, progress)
+        pages_dtype = torch.int8 if config.kv_dtype == "int8" else activation
         layout = PageLayout(
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,
             page_size=config.cache.page_size,
             group=config.kv_group,
-            dtype=torch.int8 if config.kv_dtype == "int8" else activation,
+            dtype=pages_dtype,
             scale_dtype=torch.float32 if ops.device == "cpu" else torch.float16,
         )
         self.pool = KvPool(layout, shape.layers, config.cache.pages, ops.device)
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device)
         self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest)
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)
+        if progress:
+            progress("kernels", 0, 1)
+        warm_up(ops, dtype, pages_dtype)
         self._ops = ops
 
     @property
@@ -99,3 +103,12 @@ class ModelRunner:
             finite = torch.split(output.finite, [len(row.tokens) for row in rows])
             results = [r if ok.all() else RowResult(fault=NOT_FINITE) for r, ok in zip(results, finite, strict=True)]
         return tuple(results)
+
+
+def _share_cores(threads: int) -> None:
+    """torch gets threads only where its own matrix products run. Elsewhere the kernels' pool does the work, and
+    torch's, which spins while it waits, costs more than it brings (3.3 ms instead of 0.05 for one activation)."""
+    if not cpu_capability().amx_bf16:
+        torch.set_num_threads(1)
+    elif threads:
+        torch.set_num_threads(threads)
