@@ -7,6 +7,7 @@ tenants and no text. One event loop owns a client; nothing here is thread-safe.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import uuid4
 
@@ -109,8 +110,8 @@ class EngineClient:
     async def connect(self) -> None:
         """Start the loops. Returns at once; see `ready`."""
         self._open()
-        loops = (self._receive_forever(), self._ping_forever(), self._watch_forever())
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        loops = (self._receive_forever, self._ping_forever, self._watch_forever)
+        self._tasks = [asyncio.create_task(self._keep(loop)) for loop in loops]
 
     async def close(self) -> None:
         """End the loops; what is pending gets EngineUnavailable."""
@@ -214,6 +215,16 @@ class EngineClient:
         assert sent.done(), "and a NOBLOCK send is over at once"
         if sent.exception() is not None:
             raise EngineUnavailable(None, "the engine does not take commands")
+
+    async def _keep(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """A loop that fails is a bug; those that wait hear of it, and the next requests find it running again."""
+        while True:
+            try:
+                await loop()
+            except Exception as error:
+                log.error("engine_client_failed", loop=loop.__name__, kind=type(error).__name__)
+                self.engine_lost("the connection to the engine failed")
+                await asyncio.sleep(PING_PERIOD_S)
 
     async def _receive_forever(self) -> None:
         while True:

@@ -13,7 +13,7 @@ import time
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
-ORPHAN_GRACE_S: Final = 5.0
+ORPHAN_GRACE_S: Final = 2.0
 EXIT_ORPHAN: Final = 70
 
 

@@ -45,7 +45,7 @@ class StopWatch:
         if decoder is None:
             sampling = self._watched[event.request_id].sampling
             decoder = decoders[event.choice] = self._text.decoder(sampling.stop, sampling.min_tokens)
-        if decoder.matched is None:
-            decoder.push(event.tokens)
-            if decoder.matched is not None:
-                yield Hit(event.request_id, event.choice, decoder.matched)
+        before = decoder.matched
+        decoder.push(event.tokens)
+        if decoder.matched is not None and before is None:
+            yield Hit(event.request_id, event.choice, decoder.matched)

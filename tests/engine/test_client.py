@@ -195,6 +195,21 @@ async def test_a_broken_connection_is_noticed_at_once(far: FarEnd, client: Engin
     assert not client.ready
 
 
+async def test_a_loop_that_fails_ends_what_is_pending_and_runs_again(far: FarEnd, client: EngineClient):
+    generation = client.generate(submit("a"))
+    await until(lambda: far.commands)
+    client._route = None  # a bug of ours: not callable
+    far.tell(Tokens("a", 0, (1,)))
+    with pytest.raises(EngineUnavailable, match="failed"):
+        await asyncio.wait_for(generation.__anext__(), 2)
+    del client._route
+    await until(lambda: client.ready)
+    again = client.generate(submit("b"))
+    await until(lambda: len(far.commands) == 2)
+    far.tell(Finished("b", Usage(), "length"))
+    assert [type(e) async for e in again] == [Finished]
+
+
 async def test_closing_ends_what_is_pending(far: FarEnd):
     client = EngineClient(far.address)
     await client.connect()
