@@ -109,10 +109,13 @@ async def add_price(data: schemas.PriceBody, database: Database, base_model: Bas
     """A new price, from now or later; events keep the price they were admitted under."""
     async with database.operator() as connection:
         price = await prices.add_price(
-            connection, ids.from_text("base", base_model), prompt_nano=money.parse(data.prompt, "prompt"),
-            cached_nano=money.parse(data.cached, "cached"), completion_nano=money.parse(data.completion, "completion"),
+            connection,
+            ids.from_text("base", base_model),
+            prompt_nano=money.parse(data.prompt, "prompt"),
+            cached_nano=money.parse(data.cached, "cached"),
+            completion_nano=money.parse(data.completion, "completion"),
             effective_from=data.effective_from,
-        )  # fmt: skip
+        )
     return schemas.PriceView.of(price)
 
 
