@@ -15,7 +15,7 @@ from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora import reference as reference_lora
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
-from tenantry.kernels.quant.linear import Linear, prepare_linear, prepare_reference
+from tenantry.kernels.quant.linear import Linear, prepare_linear, prepare_reference, prepare_torch
 from tenantry.kernels.sampling import reference as reference_sampling
 from tenantry.kernels.sampling.spec import DrawSpec, SampleResult
 
@@ -53,7 +53,7 @@ REFERENCE = Ops(
 def select_ops(device: str, threads: int = 0) -> Ops:
     """The operations of a device, and the threads they may use (0: every core).
 
-    device: "cpu", which is the reference when numba is not installed (Ops.name says so), or "reference".
+    device: "cuda" (Triton), "cpu" (the reference where numba is not installed: Ops.name says so) or "reference".
     Raises ValueError for any other.
     """
     if device == "reference" or (device == "cpu" and not cpu_capability().numba):
@@ -72,6 +72,20 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             attention=attention.attention,
             apply_lora=lora.apply_lora,
             prepare_linear=prepare_linear,
+            sample=sampling.sample,
+        )
+    if device == "cuda":
+        from tenantry.kernels.attention import gpu as attention_gpu
+        from tenantry.kernels.lora import gpu as lora_gpu
+        from tenantry.kernels.sampling import cpu as sampling
+
+        return Ops(
+            name="triton",
+            device="cuda",
+            write_kv=attention_gpu.write_kv,
+            attention=attention_gpu.attention,
+            apply_lora=lora_gpu.apply_lora,
+            prepare_linear=prepare_torch,
             sample=sampling.sample,
         )
     raise ValueError(f"device: no kernels for {device!r}")

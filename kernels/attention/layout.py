@@ -102,13 +102,15 @@ class AttentionPlan:
     position lengths[b] - q_len[b] + i and attends to positions up to its own.
     block_table: int32 [rows, max_pages], entry i holds positions [i * page_size, (i+1) * page_size); unused
     entries are 0 and never read.
-    blocks: int64 [N, 3] on the host: row, first and past query of at most QUERIES; those that see most come first.
+    seen: int32 [T], how many positions each query attends to.
+    blocks: int64 [N, 3]: row, first and past query of at most QUERIES; those that see most come first.
     q_lens, totals: q_len and lengths once more, on the host.
     """
 
     cu_q: Tensor
     lengths: Tensor
     block_table: Tensor
+    seen: Tensor
     blocks: Tensor
     q_lens: tuple[int, ...]
     totals: tuple[int, ...]
@@ -132,6 +134,7 @@ class AttentionPlan:
         table = torch.zeros((len(used), max(used, default=0)), dtype=torch.int32)
         for row_table, row, need in zip(table, pages, used, strict=True):
             row_table[:need] = torch.tensor(row[:need], dtype=torch.int32)
+        seen = [n for q, length in zip(q_lens, lengths, strict=True) for n in range(length - q + 1, length + 1)]
         blocks = [
             (row, first, min(first + QUERIES, q_len))
             for row, q_len in enumerate(q_lens)
@@ -143,7 +146,8 @@ class AttentionPlan:
             cu_q.to(device),
             torch.tensor(lengths, dtype=torch.int32, device=device),
             table.to(device),
-            torch.tensor(blocks, dtype=torch.int64).view(-1, 3),
+            torch.tensor(seen, dtype=torch.int32, device=device),
+            torch.tensor(blocks, dtype=torch.int64, device=device).view(-1, 3),
             tuple(q_lens),
             tuple(lengths),
         )

@@ -75,6 +75,21 @@ class SlotWeights:
         return self.data.nbytes
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceTables:
+    """The tables as tensors, for kernels that cannot read numpy. Shapes as in LoraTable. columns: per site int64
+    [blocks, 4], COLUMNS wide pieces of its slices: slice, first column in it, its width, the slice's place in y."""
+
+    a_address: Tensor
+    b_address: Tensor
+    padded: Tensor
+    scale: Tensor
+    columns: dict[str, Tensor]
+
+
+COLUMNS = 64
+
+
 def up(size: int, multiple: int) -> int:
     """size rounded up to a multiple."""
     return -(-size // multiple) * multiple
@@ -84,7 +99,8 @@ class LoraTable:
     """All resident adapters of one base model.
 
     layers: number of decoder layers. sites: name to shape, the same in every layer. dtype: of the stored weights.
-    The tables are numpy arrays [layers, sites, slots(, slices)]; on a GPU a kernel gets copies of them.
+    padding: by default what the device's kernels want. The tables are numpy arrays
+    [layers, sites, slots(, slices)]; `tensors` gives them on the device.
     """
 
     def __init__(
@@ -93,15 +109,17 @@ class LoraTable:
         sites: Mapping[str, SiteShape],
         dtype: torch.dtype = torch.bfloat16,
         device: str = "cpu",
+        padding: Padding | None = None,
     ) -> None:
         self.layers = layers
         self.sites = dict(sites)
         self.site_index = {name: i for i, name in enumerate(self.sites)}
         self.dtype = dtype
         self.device = device
-        self.padding = CPU_PADDING if device == "cpu" else GPU_PADDING
+        self.padding = padding or (CPU_PADDING if device == "cpu" else GPU_PADDING)
         self.widths = {name: np.array(shape.slices, np.int64) for name, shape in self.sites.items()}
         self.epoch = 0
+        self._on_device: tuple[int, DeviceTables] | None = None
         self.slots: dict[int, SlotWeights] = {}
         self._slices = max(len(s.slices) for s in self.sites.values())
         shape = (layers, len(self.sites), 8, self._slices)
@@ -175,6 +193,22 @@ class LoraTable:
         """Raises RuntimeError for a plan built before the table last changed."""
         if plan.epoch != self.epoch:
             raise RuntimeError(f"the plan was built at epoch {plan.epoch}, the adapter table is at {self.epoch}")
+
+    def tensors(self) -> DeviceTables:
+        """The tables on the table's device, copied once per epoch."""
+        if self._on_device is None or self._on_device[0] != self.epoch:
+            tables = [self.a_address, self.b_address, self.padded, self.scale]
+            a, b, padded, scale = (torch.from_numpy(t.copy()).to(self.device) for t in tables)
+            columns = {name: self._columns(shape) for name, shape in self.sites.items()}
+            self._on_device = (self.epoch, DeviceTables(a, b, padded, scale, columns))
+        return self._on_device[1]
+
+    def _columns(self, shape: SiteShape) -> Tensor:
+        pieces, place = [], 0
+        for part, width in enumerate(shape.slices):
+            pieces += [(part, first, width, place) for first in range(0, width, COLUMNS)]
+            place += width
+        return torch.tensor(pieces, dtype=torch.int64, device=self.device)
 
     def _views(self, slot: SlotWeights, layer: int, site: str, part: int) -> tuple[Tensor, Tensor]:
         """A [rank, in] and transposed B [rank, out] of one slice inside a slot's data."""

@@ -80,6 +80,11 @@ def prepare_reference(weight: Tensor, bias: Tensor | None = None) -> Linear:
     return TorchLinear(weight, bias, torch.float32)
 
 
+def prepare_torch(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """weight: [out, in] float, on any device. bias: [out] or None. torch's own product in the weight's dtype."""
+    return TorchLinear(weight, bias, weight.dtype)
+
+
 def prepare_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """weight: [out, in] float, kept without a copy where its sizes allow. bias: [out] or None.
 

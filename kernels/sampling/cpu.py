@@ -51,8 +51,8 @@ def draw(logits: NDArray[np.float32], spec: DrawSpec) -> int:
 
 
 def sample(logits: Tensor, specs: Sequence[DrawSpec]) -> SampleResult:
-    """Draw one token per row. logits: [R, V] fp32, left as they are. specs: one per row."""
-    rows = logits.numpy()
+    """Draw one token per row. logits: [R, V] fp32, left as they are, copied here from any other device."""
+    rows = logits.cpu().numpy()
     ids: list[int] = []
     logprobs: list[DrawLogprobs | None] = []
     for row, spec in zip(rows, specs, strict=True):

@@ -1,0 +1,74 @@
+"""The door: explicit choice of device, one signature for every backend, a warm start that compiles nothing later."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tenantry.kernels.capability import cpu_capability
+from tenantry.kernels.ops import select_ops, warm_up
+from tenantry.kernels.timing import median_us, read_bandwidth
+
+
+def test_unknown_devices_are_refused():
+    with pytest.raises(ValueError, match="tpu"):
+        select_ops("tpu")
+
+
+def test_the_reference_is_taken_by_name():
+    assert select_ops("reference").name == "reference"
+    assert select_ops("cpu").name == ("cpu" if cpu_capability().numba else "reference")
+
+
+def test_without_numba_the_cpu_is_the_reference_and_says_so():
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import importlib.util as u; real = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'numba' else real(name, *a)\n"
+        "from tenantry.kernels.ops import select_ops, warm_up\n"
+        "import torch; ops = select_ops('cpu'); warm_up(select_ops('reference'), torch.float32, torch.int8)\n"
+        "assert ops.name == 'reference', ops.name"
+    )
+    root = Path(__file__).resolve().parents[2] / ".src"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kv", [torch.int8, torch.float32, torch.bfloat16])
+def test_warming_up_runs_every_operation(ops, kv: torch.dtype):
+    warm_up(ops, torch.bfloat16, kv)
+
+
+@pytest.mark.skipif(not cpu_capability().numba, reason="numba is not installed")
+def test_nothing_is_compiled_after_warming_up(ops):
+    """Other shapes, slices of larger tensors, one row or many: the same machine code."""
+    from tenantry.kernels.attention import cpu as attention
+    from tenantry.kernels.attention.layout import AttentionPlan, PageLayout
+    from tenantry.kernels.lora import cpu as lora
+    from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
+    from tenantry.kernels.quant import cpu as quant
+
+    warm_up(ops, torch.bfloat16, torch.int8)
+    warm_up(ops, torch.float32, torch.int8)
+    kernels = (attention.all_blocks, attention.store, lora.all_tiles, quant.arrange, quant.multiply_parallel)
+    before = [len(k.signatures) for k in kernels]
+    for rows in (1, 7):
+        pages = [PageLayout(2, 64, 16).allocate(3) for _ in range(2)][1]
+        fused = torch.randn(rows, 8, 64)
+        ops.write_kv(fused[:, 4:6], fused[:, 6:], pages, torch.arange(rows))
+        ops.attention(fused[:, :4], pages, AttentionPlan.build([rows], [rows], [[0]], 16), 0.1)
+        for dtype in (torch.bfloat16, torch.float32):
+            linear = ops.prepare_linear(torch.randn(4096, 96, dtype=dtype), torch.randn(4096))
+            y = linear(torch.randn(rows, 96))
+            table = LoraTable(3, {"a": SiteShape(96, (4096,)), "b": SiteShape(64, (32, 32))}, dtype)
+            module = SliceWeights(torch.randn(8, 96), torch.randn(4096, 8), 8, 1.0)
+            table.set_slot(9, table.prepare({(1, "a", 0): module}))
+            ops.apply_lora(torch.randn(rows, 96), y, 1, "a", table.plan([9], [rows]), table)
+    assert [len(k.signatures) for k in kernels] == before
+
+
+def test_timing_measures_something():
+    assert 0 < median_us(lambda: sum(range(1000)), 0.01) < 1e6
+    assert read_bandwidth(16) > 1e8
