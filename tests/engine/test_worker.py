@@ -245,8 +245,13 @@ async def test_an_oversized_frame_costs_its_sender_the_connection(spawn, request
     with pytest.raises(Exception, match="at most"):
         await worker.client.generate(requests.make(receipt=b"x" * (MAX_FRAME_BYTES + 1))).__anext__()
     socket = raw(worker)
-    socket.send_multipart([b"", b"x" * (MAX_FRAME_BYTES + 1)])
+    monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     socket.send_multipart([b"", msgspec.msgpack.encode(Ping())])
+    assert await asyncio.to_thread(socket.poll, 5000)
+    socket.send_multipart([b"", b"x" * (MAX_FRAME_BYTES + 1)])
+    assert await asyncio.to_thread(monitor.poll, 5000), "cut off"
+    socket.disable_monitor()
+    monitor.close(0)
     _, _, last = await drain(worker.client.generate(requests.make()))
     assert last.reason == "length"
     socket.close(0)
