@@ -9,7 +9,6 @@ this prefix, 4 one root, 5 fence, 6 only complete finite pages are shared, 7 ada
 import sys
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
 from random import Random
 
 from tenantry.adapters.residency import Residency
@@ -23,130 +22,11 @@ from tenantry.runtime.messages import (
     Sampling,
     Submit,
     Tokens,
-    Usage,
 )
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.scheduler import Scheduler
-
-MASK = (1 << 61) - 1
-BASE = b"\0" * 32
-
-
-def mix(state: int, value: int) -> int:
-    """One step of a rolling hash; independent of the interpreter's hash seed."""
-    state = ((state ^ (value + 1)) * 6364136223846793005 + 1442695040888963407) & MASK
-    return state ^ (state >> 29)
-
-
-def pick(state: int, salt: int, vocab: int, forbidden: tuple[int, ...]) -> int:
-    """The model: the next token is a function of everything before it, and of what may not be drawn."""
-    allowed = [t for t in range(vocab) if t not in forbidden]
-    return allowed[(mix(state, salt) >> 7) % len(allowed)]
-
-
-@dataclass
-class World:
-    """What one seed turns on. Probabilities are per step."""
-
-    seed: int
-    pages: int = 16
-    page_size: int = 2
-    max_running: int = 4
-    budget: int = 8
-    max_waiting: int = 16
-    max_context: int = 64
-    vocab: int = 5
-    end_token: int = 1
-    alphabet: int = 2
-    tenants: int = 2
-    adapter_sizes: tuple[int, ...] = (3, 5)
-    adapter_limit: int = 8
-    families: int = 2
-    longest: int = 12
-    most_tokens: int = 8
-    choices: int = 1
-    arrivals: float = 0.5
-    load_delay: int = 0
-    load_fails: float = 0.0
-    nan: float = 0.0
-    abort: float = 0.0
-    abort_in_flight: float = 0.0
-    drop: float = 0.0
-    warm: float = 0.0
-    stop_string: float = 0.0
-    deadline: float = 0.0
-    burst: float = 0.0
-    bad: float = 0.0
-
-    @classmethod
-    def swarm(cls, seed: int) -> "World":
-        """Sizes, features and faults drawn from the seed; half of the features are off in any one seed."""
-        rng = Random(seed)
-
-        def some(*values: float) -> float:
-            return rng.choice(values) if rng.random() < 0.5 else 0.0
-
-        page_size = rng.randint(1, 4)
-        pages = rng.choice((8, 8, 12, 16, 24, 64))
-        room = pages * page_size
-        running = rng.choice((1, 2, 3, 4, 8))
-        sizes = tuple(rng.randint(1, 9) for _ in range(rng.choice((0, 1, 2, 3, 5))))
-        return cls(
-            seed=seed,
-            pages=pages,
-            page_size=page_size,
-            max_running=running,
-            budget=running + page_size + rng.choice((0, 1, 3, 8, 40)),
-            max_waiting=rng.choice((3, 8, 24)),
-            max_context=rng.choice((16, 400, 400)),
-            vocab=rng.randint(4, 6),
-            alphabet=rng.randint(1, 3),
-            tenants=rng.randint(1, 3),
-            adapter_sizes=sizes,
-            adapter_limit=rng.choice((8, 12, 30)),
-            families=rng.randint(1, 4),
-            longest=rng.choice((4, 12, room // 3)),
-            most_tokens=rng.choice((1, 4, 12, room // 2)),
-            choices=rng.choice((1, 1, 2, 4, 8)),
-            arrivals=rng.choice((0.03, 0.1, 0.3, 0.8)),
-            load_delay=rng.choice((0, 1, 5, 20)),
-            load_fails=some(0.1, 0.5),
-            nan=some(0.005, 0.05),
-            abort=some(0.02, 0.2),
-            abort_in_flight=some(0.02, 0.2),
-            drop=some(0.01, 0.05),
-            warm=some(0.05),
-            stop_string=some(0.02, 0.1),
-            deadline=some(0.1, 0.5),
-            burst=some(0.1, 0.5),
-            bad=some(0.05),
-        )
-
-
-@dataclass
-class Client:
-    """What the outside knows of one request: what it sent, what it got, and the hash of every prefix of it."""
-
-    submit: Submit
-    tenant: int
-    adapter: int
-    start: int
-    outputs: list[list[int]]
-    hashes: list[list[int]]
-    reasons: list[str | None]
-    matched: list[str | int | None]
-    terminal: Event | None = None
-    first_start: int | None = None
-    usage: Usage = field(default_factory=Usage)
-    stopped: set[int] = field(default_factory=set)
-    submitted: float = 0.0
-    started: bool = False
-    ahead: int = 0
-    others: int = 0
-
-    def tokens(self, choice: int) -> list[int]:
-        return [*self.submit.prompt, *self.outputs[choice]]
+from tests.scheduling.world import BASE, Client, World, mix, pick
 
 
 class Simulator:

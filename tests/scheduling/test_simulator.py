@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from tests.scheduling.simulator import Simulator, World, run
+from tests.scheduling.simulator import Simulator, run
+from tests.scheduling.world import World
 
 BLOCKS = 20
 SEEDS_PER_BLOCK = 17
