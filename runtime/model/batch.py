@@ -5,9 +5,9 @@ Owns the flattening: all rows' tokens in one line, row after row, whether they p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,14 +36,19 @@ class Batch:
         q_lens = [len(row.tokens) for row in rows]
         lengths = [row.start + len(row.tokens) for row in rows]
         attention = AttentionPlan.build(q_lens, lengths, [row.pages for row in rows], page_size, device)
-        tokens = np.concatenate([np.asarray(row.tokens, np.int64) for row in rows])
-        positions = np.concatenate([np.arange(row.start, n) for row, n in zip(rows, lengths, strict=True)])
-        pages = np.concatenate(
-            [np.asarray(row.pages, np.int64)[np.arange(row.start, n) // page_size]
-             for row, n in zip(rows, lengths, strict=True)]
-        )  # fmt: skip
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        for row, length in zip(rows, lengths, strict=True):
+            own = range(row.start, length)
+            tokens += row.tokens
+            positions += own
+            slots += [row.pages[p // page_size] * page_size + p % page_size for p in own]
         drawing = tuple(i for i, row in enumerate(rows) if row.draw is not None)
-        last = np.cumsum(q_lens)[list(drawing)] - 1
-        arrays = (tokens, positions, pages * page_size + positions % page_size, last)
-        tokens_at, positions_at, slots_at, last_at = (torch.from_numpy(a).to(device) for a in arrays)
-        return cls(tokens_at, positions_at, slots_at, attention, lora, last_at, drawing)
+        past = list(accumulate(q_lens))
+        last = [past[i] - 1 for i in drawing]
+
+        def ints(values: list[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.int64, device=device)
+
+        return cls(ints(tokens), ints(positions), ints(slots), attention, lora, ints(last), drawing)
