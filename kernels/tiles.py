@@ -3,7 +3,6 @@
 `dot` multiplies a few rows of x with four rows of stored values; `outer` adds weighted rows of stored values.
 Both read int8, bfloat16 (as uint16) or float32 storage and compute in fp32. The order of additions for one output
 depends on its own data alone, never on how many rows share the tile: that is what makes results batch-invariant.
-Callers compiled with cache=True do not notice an edit here: remove their __pycache__ after one.
 """
 
 from typing import Any
