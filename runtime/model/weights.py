@@ -114,10 +114,11 @@ class Checkpoint:
             raise WeightsInvalid("tensors have another shape than config.json says", wrong)
 
     def read(self, name: str, dtype: torch.dtype) -> Tensor:
+        """A copy of our own: what safetensors gives is the file itself, mapped, and would change with it."""
         tensor: Tensor = self._files[name].get_tensor(name)
         if not tensor.is_floating_point() or tensor.element_size() < 2:
             raise WeightsInvalid(f"{tensor.dtype} weights are not supported", [name])
-        return tensor.to(dtype)
+        return tensor.to(dtype, copy=True)
 
     def __enter__(self) -> Self:
         return self

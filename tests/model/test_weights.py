@@ -91,6 +91,19 @@ def test_an_index_that_leads_nowhere_is_refused(index, checkpoint):
         load(directory)
 
 
+def test_a_loaded_model_does_not_change_with_its_file(checkpoint, engine_config):
+    directory, _, save = checkpoint
+    save()
+    runner = ModelRunner(dataclasses.replace(engine_config, model_dir=directory))
+    before = Driver(runner).logits(PROMPTS)
+    path = directory / "model.safetensors"
+    with path.open("r+b") as file:
+        file.seek(-100_000, 2)
+        file.write(b"\0" * 100_000)
+    assert torch.equal(Driver(runner).logits(PROMPTS), before)
+    runner.close()
+
+
 def test_loading_tells_how_far_it_is(checkpoint):
     directory, _, save = checkpoint
     save()
