@@ -40,7 +40,10 @@ class ModelRunner:
         self.model_config = ModelConfig.from_directory(config.model_dir)
         if config.schedule.max_context > self.model_config.max_context:
             raise ModelUnsupported("max_context", f"the model has only {self.model_config.max_context} positions")
-        ops = select_ops(config.device, config.threads)
+        try:
+            ops = select_ops(config.device, config.threads)
+        except ValueError as error:
+            raise ModelUnsupported("device", str(error)) from None
         _share_cores(config.threads)
         activation = torch.float32 if ops.device == "cpu" else dtype
         shape = self.model_config
