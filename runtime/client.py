@@ -98,6 +98,7 @@ class EngineClient:
     def __init__(self, socket: str) -> None:
         self._address = socket
         self._context = zmq.asyncio.Context(io_threads=1)
+        self._pulse = self._context.socket(zmq.SUB)
         self._socket: zmq.asyncio.Socket | None = None
         self._monitor: zmq.asyncio.Socket | None = None
         self._epoch = b""
@@ -110,7 +111,10 @@ class EngineClient:
     async def connect(self) -> None:
         """Start the loops. Returns at once; see `ready`."""
         self._open()
-        loops = (self._receive_forever, self._ping_forever, self._watch_forever)
+        self._pulse.setsockopt(zmq.SUBSCRIBE, b"")
+        self._pulse.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        self._pulse.connect(link.beat_address(self._address))
+        loops = (self._receive_forever, self._ping_forever, self._watch_forever, self._feel_pulse_forever)
         self._tasks = [asyncio.create_task(self._keep(loop)) for loop in loops]
 
     async def close(self) -> None:
@@ -120,6 +124,7 @@ class EngineClient:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._lose("this gateway lets go of the engine")
         self._shut()
+        self._pulse.close(0)
         self._context.term()
 
     @property
@@ -161,7 +166,7 @@ class EngineClient:
         self._send(DropAdapter(digest))
 
     async def ping(self, timeout_s: float = 2.0) -> Pong | None:
-        """A fresh answer, or None if none came in time."""
+        """A fresh answer or pulse, or None if none came in time."""
         if self._ponged is None or self._ponged.done():
             self._ponged = asyncio.get_running_loop().create_future()
         waiter = self._ponged
@@ -237,6 +242,13 @@ class EngineClient:
                     raise
                 continue  # it was replaced while we waited
             if len(frames) == 2 and socket is self._socket:
+                self._frame(*frames)
+
+    async def _feel_pulse_forever(self) -> None:
+        """Pulses come from a thread of the worker's own, also in the middle of a long step."""
+        while True:
+            frames = await self._pulse.recv_multipart()
+            if len(frames) == 2 and frames[0] >= self._epoch:  # epochs sort by time: not a dead worker's last one
                 self._frame(*frames)
 
     async def _watch_forever(self) -> None:

@@ -5,8 +5,9 @@ the engine, so that what was meant for, or comes from, another life is recognise
 """
 
 import os
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ import msgspec
 import zmq
 
 from tenantry.runtime.errors import InvalidRequest
-from tenantry.runtime.messages import MAX_FRAME_BYTES, Command, Events, Ping
+from tenantry.runtime.messages import MAX_FRAME_BYTES, Command, Events, Ping, Pong
 
 _QUEUE: Final = 4096  # frames that may wait for one client; an engine makes one per step
 _INBOX: Final = 1024
@@ -24,6 +25,44 @@ _events = msgspec.msgpack.Decoder(Events)
 _encode = msgspec.msgpack.Encoder().encode
 
 Client = bytes
+BEAT_S: Final = 0.5
+
+
+def beat_address(socket: str) -> str:
+    """Where the worker of this socket publishes its pulse."""
+    return f"{socket}.beat"
+
+
+class Heartbeat:
+    """The worker's pulse, from a thread and a socket of its own: a step that takes many seconds on a slow machine is
+    then not taken for death. `snapshot` gives the newest finished step's answer and must be safe to call anywhere."""
+
+    def __init__(self, socket: str, epoch: str, snapshot: Callable[[], Pong]) -> None:
+        self._path = Path(beat_address(socket).removeprefix("ipc://"))
+        self._stop = threading.Event()
+        self._context = zmq.Context(io_threads=1)
+        publisher = self._context.socket(zmq.PUB)
+        publisher.setsockopt(zmq.LINGER, 0)
+        publisher.setsockopt(zmq.SNDHWM, 4)  # an old pulse is worth nothing
+        before = os.umask(0o177)
+        try:
+            publisher.bind(beat_address(socket))
+        finally:
+            os.umask(before)
+        arguments = (publisher, epoch.encode(), snapshot)
+        self._thread = threading.Thread(target=self._beat, args=arguments, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._context.term()
+        self._path.unlink(missing_ok=True)
+
+    def _beat(self, publisher: "zmq.Socket[bytes]", epoch: bytes, snapshot: Callable[[], Pong]) -> None:
+        while not self._stop.wait(BEAT_S):
+            publisher.send_multipart([epoch, _encode(Events((snapshot(),)))])
+        publisher.close()
 
 
 def pack(message: Command | Events) -> bytes:

@@ -31,7 +31,7 @@ from tenantry.runtime.errors import (
 )
 from tenantry.runtime.journal import JournalWriter
 from tenantry.runtime.lifeline import Lifeline
-from tenantry.runtime.link import Client, ServerLink
+from tenantry.runtime.link import Client, Heartbeat, ServerLink
 from tenantry.runtime.messages import (
     CLIENT_LEASE_S,
     Abort,
@@ -71,6 +71,7 @@ class Worker:
         self._owner: dict[str, Client] = {}  # of every open request
         self._heard: dict[Client, float] = {}
         self._step_seconds = 0.0
+        self.snapshot = self._pong()  # replaced as a whole, never changed: the heartbeat reads it from its thread
 
     def serve(self) -> int:
         """Until drained (0), or until the journal refuses (3). Raises EngineBroken."""
@@ -94,6 +95,7 @@ class Worker:
         events = self._engine.step(now)
         self._step_seconds += time.monotonic() - now
         self._tell(events)
+        self.snapshot = self._pong()
 
     def _patience_ms(self) -> int:
         """How long commands may be waited for: not at all while tokens are coming."""
@@ -202,9 +204,11 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_UNSTARTABLE
     gc.collect()
     gc.freeze()  # what was loaded lives as long as the process: no collection walks it again
+    worker = Worker(engine, link, epoch, lifeline, config.drain_s)
+    heartbeat = Heartbeat(config.socket, epoch, lambda: worker.snapshot)
     _report("ready", epoch=epoch)
     try:
-        status = Worker(engine, link, epoch, lifeline, config.drain_s).serve()
+        status = worker.serve()
         if status == 0:
             journal.close()
         return status
@@ -215,6 +219,7 @@ def main(argv: Sequence[str]) -> int:
         log.error("engine_failed", kind=type(error).__name__, where=whereabouts(error))
         return EXIT_FAILED
     finally:
+        heartbeat.close()
         link.close()
 
 

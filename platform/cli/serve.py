@@ -45,7 +45,7 @@ def serve(
     kv_pages: Annotated[int, Parameter(help="Pages of 16 tokens in the KV cache.")] = 2048,
     adapter_gib: Annotated[float, Parameter(help="Most GiB of adapters resident at once.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
-    token_budget: Annotated[int, Parameter(help="Most tokens computed in one step.")] = 512,
+    token_budget: Annotated[int, Parameter(help="Most tokens computed in one step.")] = 256,
     threads: Annotated[int, Parameter(help="Threads of the model; 0 takes all cores.")] = 0,
     runner: Annotated[
         Literal["model", "scripted"], Parameter(help="scripted: no model, to load-test a gateway.")

@@ -20,10 +20,11 @@ class Verdict(StrEnum):
 @dataclass(slots=True)
 class Watchdog:
     """silence and stall: seconds without an answer, or without a step while requests run, before it is given up.
-    start: seconds that loading the model may take."""
+    A pulse comes from a thread of its own, so silence means a stopped process; a step may take many seconds on a slow
+    or crowded machine, so the stall is longer. start: seconds that loading the model may take."""
 
     silence: float = 10.0
-    stall: float = 10.0
+    stall: float = 60.0
     start: float = 600.0
     _spawned: float = 0.0
     _heard: float | None = None
