@@ -111,7 +111,7 @@ def throughput(model: Path, folder: Path, report: Report, a: Any) -> None:
     if "W1" in ours and "W2" in ours:
         report.ratio(f"{label} W1 / own W2", ours["W1"] / ours["W2"], ">= 0.45")
     if a.peers:
-        peers(model, folder, workloads, ours, report)
+        peers(model, folder, workloads, ours, a.peer_calls, report)
 
 
 def peers(
@@ -119,8 +119,10 @@ def peers(
     folder: Path,
     workloads: dict[str, Workload],
     ours: dict[str, float],
+    calls: int,
     report: Report,
 ) -> None:
+    """A peer's speed does not depend on how many windows it runs, so it gets the first `calls` requests only."""
     import torch
 
     from benchmarks.peer import Peer
@@ -132,9 +134,10 @@ def peers(
             continue
         peer = Peer(model, folder if name == "W1" else None, names, torch.bfloat16)
         peer.window(list(workloads["WU"].calls[8:]))
-        speed, _ = peer.throughput(workloads[name])
+        some = Workload(name, workloads[name].calls[:calls], workloads[name].concurrency)
+        speed, _ = peer.throughput(some)
         what = "PEFT, mixed batch" if name == "W1" else "transformers"
-        report.add(f"{model.name} {name} {what}", tok_s=speed)
+        report.add(f"{model.name} {name} {what}", tok_s=speed, requests=len(some.calls))
         report.ratio(f"{model.name} {name} ours / {what}", ours[name] / speed, targets[name])
 
 
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("--workloads", default="W2,W1,W3,W4,W5,W5L", help=str(DESCRIPTIONS))
     parser.add_argument("--folder", type=Path, default=ROOT / "peers", help="where models are made")
     parser.add_argument("--adapters", type=int, default=32)
+    parser.add_argument("--peer-calls", type=int, default=32, help="how many requests a peer is timed on")
     parser.add_argument("--no-peers", dest="peers", action="store_false")
     parser.add_argument("--out", type=Path, help="write the rows as JSON")
     a = parser.parse_args()

@@ -116,7 +116,7 @@ class Intake:
         base.write_bytes(msgspec.json.encode(self._base))
         limits.write_bytes(msgspec.json.encode(self._limits))
         arguments = [
-            "-m", "tenantry.adapters.validate", "--input", str(room / "in"), "--base", str(base),
+            "-P", "-m", "tenantry.adapters.validate", "--input", str(room / "in"), "--base", str(base),
             "--limits", str(limits), "--output", str(output), "--store", str(self._places.blobs),
             *(("--archive", str(archive)) if archive is not None else ()),
         ]  # fmt: skip
