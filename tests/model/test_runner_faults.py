@@ -106,15 +106,15 @@ def test_eviction_frees_the_bytes_and_the_digest_and_slots_are_reused(serve, mak
     driver.reset()
     answers = {d: driver.generate([driver.track([9, 8, 7], d)], 8)[0] for d in digests}
     before = adapters.nbytes
-    served.runner.run(StepPlan(0, (), evict=(digests[0],)))
+    served.runner.run(StepPlan(0, (), evict=(digests[1],)))
     assert adapters.nbytes < before
-    assert digests[0] not in adapters.resident
+    assert digests[1] not in adapters.resident
     with pytest.raises(AdapterNotResident):
-        driver.step([driver.track([1], digests[0])])
+        driver.step([driver.track([1], digests[1])])
     with pytest.raises(AdapterNotResident):
-        served.runner.run(StepPlan(0, (), evict=(digests[0],)))
+        served.runner.run(StepPlan(0, (), evict=(digests[1],)))
     newcomer = served.add(make_adapter("mistral", seed=9, r=9, target_modules=["q_proj", "down_proj"]))
-    driver.load(digests[0])
+    driver.load(digests[1])
     driver.reset()
     assert len({*adapters.resident} & {*digests, newcomer}) == 4
     assert {d: driver.generate([driver.track([9, 8, 7], d)], 8)[0] for d in digests} == answers
