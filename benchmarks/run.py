@@ -160,7 +160,7 @@ def gateway_overhead(report: Report) -> None:
 def modules() -> Iterator[str]:
     """Benchmarks that print their own tables."""
     yield "benchmarks.scheduler"
-    for path in sorted((ROOT / "benchmarks" / "kernels").glob("*.py")):
+    for path in sorted((ROOT / "benchmarks" / "kernels").glob("bench_*.py")):
         yield f"benchmarks.kernels.{path.stem}"
 
 

@@ -138,6 +138,24 @@ def test_a_tenant_cannot_call_or_see_the_others_adapters(server: Server):
     assert foreign not in {m.id for m in client.models.list()}
 
 
+def test_a_prefix_is_found_by_its_own_tenant_and_adapter_and_by_nobody_else(server: Server):
+    one, two = server.demo["tenants"]
+    shared = next(a for a in one["adapters"] if a in two["adapters"])
+    prompt = "The lamp is blue and the kettle is made of copper. " * 6
+
+    def cached(tenant: dict, model: str) -> int:
+        client = openai.OpenAI(base_url=f"{server.demo['base_url']}/v1", api_key=tenant["api_key"])
+        usage = client.completions.create(model=model, prompt=prompt, max_tokens=1).usage
+        return usage.prompt_tokens_details.cached_tokens
+
+    assert cached(one, shared) == 0
+    assert cached(two, shared) == 0, "another tenant's adapter of the same name"
+    assert cached(one, "tenantry-demo") == 0, "the base, same tenant"
+    assert cached(two, "tenantry-demo") == 0, "the base, another tenant"
+    assert cached(one, shared) > 32
+    assert cached(one, "tenantry-demo") > 32
+
+
 def test_an_adapter_is_used_seconds_after_its_upload(server: Server):
     key = server.demo["tenants"][0]["api_key"]
     folder = DEMO / "adapters" / "globex-dates"
