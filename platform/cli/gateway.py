@@ -5,9 +5,7 @@ however it dies, this process drains and ends. It must not hold logic of its own
 """
 
 import asyncio
-import json
 import sys
-from pathlib import Path
 
 import structlog
 import uvloop
@@ -15,6 +13,7 @@ import uvloop
 from tenantry.adapters.manifest import BaseSpec
 from tenantry.platform.app import Parts, create_app
 from tenantry.platform.cli.connection import OPERATOR_KEY_FILE
+from tenantry.platform.cli.model import read_config
 from tenantry.platform.core import logging, settings
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import ConfigurationError
@@ -34,7 +33,9 @@ log = structlog.get_logger("gateway")
 
 async def serve(chosen: Settings) -> None:
     """Runs until SIGTERM, or until the supervisor is gone."""
-    if not (chosen.database_url and chosen.model_dir and chosen.model_digest and chosen.engine_socket):
+    if not (chosen.database_url and chosen.model_dir and chosen.model_digest and chosen.engine_socket) or (
+        chosen.max_context is None
+    ):
         raise ConfigurationError("the gateway is started by `tenantry serve`, which tells it where everything is")
     database = await Database.connect(chosen.database_url, chosen)
     try:
@@ -42,7 +43,7 @@ async def serve(chosen: Settings) -> None:
             await require_current(connection)
         peppers = load_peppers(chosen)
         await ensure_operator(database, peppers, chosen.environment, chosen.secrets_dir / OPERATOR_KEY_FILE)
-        spec = BaseSpec.from_config(read_json(chosen.model_dir / "config.json"), bytes.fromhex(chosen.model_digest))
+        spec = BaseSpec.from_config(read_config(chosen.model_dir), bytes.fromhex(chosen.model_digest))
         base = await ensure_base(database, chosen.model_name or chosen.model_dir.name, spec)
         text = TextModel.load(chosen.model_dir)
         engine = EngineClient(chosen.engine_socket)
@@ -74,13 +75,6 @@ async def _drain_without_parent(server: DrainingServer) -> None:
         pass
     log.warning("supervisor_gone")
     server.drain_and_exit()
-
-
-def read_json(path: Path) -> dict[str, object]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"TENANTRY_MODEL_DIR: {path.name} cannot be read: {error}") from error
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Owns the command's flags, its progress for people, and the order of signals. Wha
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from cyclopts import Parameter
 from rich.status import Status
 
 from tenantry.platform.cli import demo as demos
+from tenantry.platform.cli.model import choose_context, find_model
 from tenantry.platform.cli.output import err, fail, out
 from tenantry.platform.cli.stack import Stack, require_port
 from tenantry.platform.core import logging, settings
@@ -69,7 +71,9 @@ def serve(
         )
         if chosen.port:
             require_port(chosen.host, chosen.port)
-        schedule = ScheduleConfig(token_budget=token_budget, max_running=max_running, max_context=chosen.max_context)
+        context = choose_context(chosen.max_context, directory, kv_pages * CacheConfig().page_size)
+        chosen = replace(chosen, max_context=context)
+        schedule = ScheduleConfig(token_budget=token_budget, max_running=max_running, max_context=context)
         engine = EngineConfig(
             model_dir=directory,
             adapter_dir=UNSET,
@@ -139,21 +143,6 @@ def announce(stack: Stack, demo: bool) -> None:
     if demo:
         demos.announce(stack.base_url, stack.settings.data_dir)
     out.print("\nready")
-
-
-def find_model(name: str) -> Path:
-    """A directory as it is; anything else is a hub id, fetched into the hub's own cache."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path.resolve()
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        patterns = ["*.json", "*.safetensors", "*.jinja"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigurationError(f"--model: {name} is no directory, and the hub did not give it: {error}") from error
 
 
 class Progress:

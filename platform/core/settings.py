@@ -93,6 +93,7 @@ class Settings:
     owner_database_url: the role that migrates (DDL); needed only beside an external database_url.
     environment: the only kind of API key this gateway accepts. price_*_nano: per token, for a base model that has no
     price yet. control_tokens: whether prompts sent as token ids may hold special tokens.
+    max_context: tokens of prompt and completion together; None takes what the model was trained for.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts.
     """
 
@@ -107,7 +108,7 @@ class Settings:
     model_name: str | None = _setting(None, _name)
     model_digest: str | None = _setting(None, _digest)
     engine_socket: str | None = _setting(None, _socket)
-    max_context: int = _setting(4096, _integer(16, 1 << 20))
+    max_context: int | None = _setting(None, _integer(16, 1 << 24))
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"))
     log_format: Literal["json", "console"] = _setting("json", _choice("json", "console"))
     pool_size: int = _setting(16, _integer(2, 500))

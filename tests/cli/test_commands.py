@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from tenantry.platform.cli import demo, output, rest, stack
+from tenantry.platform.cli import demo, model, output, rest, stack
 from tenantry.platform.cli.connection import Connection
 from tenantry.platform.cli.main import app
 from tenantry.platform.core import settings
+from tenantry.platform.core.errors import ConfigurationError
 
 
 def tenantry(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -123,6 +124,19 @@ def test_the_models_digest_is_remembered_until_a_file_changes(tmp_path):
     assert stack.cached_digest(model, tmp_path) == first
     (model / "model.safetensors").write_bytes(b"abcd")
     assert stack.cached_digest(model, tmp_path) != first
+
+
+def test_the_context_is_the_models_own_unless_less_is_asked_for(tmp_path):
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 2048, "sliding_window": 512}')
+    assert model.choose_context(None, tmp_path, 1 << 20) == 2048
+    assert model.choose_context(None, tmp_path, 1024) == 1024
+    assert model.choose_context(100, tmp_path, 1024) == 100
+    with pytest.raises(ConfigurationError, match="TENANTRY_MAX_CONTEXT"):
+        model.choose_context(4096, tmp_path, 1 << 20)
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "mistral", "max_position_embeddings": 2048, "sliding_window": 512}'
+    )
+    assert model.choose_context(None, tmp_path, 1 << 20) == 512
 
 
 def test_flags_beat_the_servers_own_address(tmp_path):
