@@ -1,4 +1,4 @@
-"""A base model's directory, as the command line sees it: where it is, what its config says, how long a context may be.
+"""A base model's directory as the command line sees it: where it is, what its config says, how long a context may be.
 
 Owns no weights and no arithmetic; the engine reads the rest and refuses what it does not understand.
 """
