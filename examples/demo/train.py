@@ -18,7 +18,8 @@ TOKENS_PER_STEP = 2048
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One training run. Sequence lengths grow: cheap short ones first, 1,024 tokens at the end."""
+    """One training run, in rounds of so many steps, each with its own warm-up and decay (SGDR, arXiv 1608.03983).
+    In a round sequence lengths grow: cheap short ones first, 1,024 tokens at the end."""
 
     name: str
     hidden: int
@@ -26,24 +27,28 @@ class Recipe:
     heads: int
     kv_heads: int
     intermediate: int
-    steps: int
+    rounds: tuple[int, ...]
     peak_rate: float
     warmup: int = 50
     lengths: tuple[tuple[float, int], ...] = ((0.75, 256), (0.9, 512), (1.0, 1024))
 
-    def length_at(self, step: int) -> int:
-        return next(length for share, length in self.lengths if step < share * self.steps)
+    def length_at(self, step: int, steps: int) -> int:
+        return next(length for share, length in self.lengths if step < share * steps)
 
-    def rate_at(self, step: int) -> float:
+    def rate_at(self, step: int, steps: int) -> float:
         """Linear warm-up, then a cosine down to a fiftieth."""
         if step < self.warmup:
             return self.peak_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / (self.steps - self.warmup)
+        progress = (step - self.warmup) / (steps - self.warmup)
         return self.peak_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2)
 
 
-BASE = Recipe("model", hidden=256, layers=4, heads=8, kv_heads=4, intermediate=688, steps=800, peak_rate=2e-3)
-DRAFT = Recipe("draft", hidden=96, layers=2, heads=3, kv_heads=1, intermediate=256, steps=800, peak_rate=4e-3)
+BASE = Recipe(
+    "model", hidden=256, layers=4, heads=8, kv_heads=4, intermediate=688, rounds=(800, 1500), peak_rate=2e-3
+)
+DRAFT = Recipe(
+    "draft", hidden=96, layers=2, heads=3, kv_heads=1, intermediate=256, rounds=(800, 1500), peak_rate=4e-3
+)
 
 
 def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -55,28 +60,50 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalL
         pad_token_id=tokenizer.convert_tokens_to_ids(END_OF_TEXT), attn_implementation="sdpa",
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    # Names and digits stand in for each other in the text. At the usual 0.02 their vectors drift together
-    # and nothing can be copied; wide apart from the start, they stay apart.
-    torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.5)
+    _prepare_to_copy(model)
     return model
 
 
+@torch.no_grad()
+def _prepare_to_copy(model: LlamaForCausalLM) -> None:
+    """Start near the identity, after Trockman and Kolter's mimetic initialisation (arXiv 2305.09828).
+
+    Names and digits stand in for each other in the text: at the usual 0.02 their vectors drift together and
+    nothing can tell them apart. Wide embeddings, an output head that points the same way, and o_proj = v_proj^T
+    make every head a copier from the first step, so that only where to look is left to learn.
+    """
+    embedding = torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.5)
+    model.lm_head.weight.copy_(embedding * 0.04)
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        value = torch.nn.init.orthogonal_(attention.v_proj.weight, gain=0.5)
+        groups = value.view(-1, attention.head_dim, value.shape[1])
+        shared = groups.repeat_interleave(attention.num_key_value_groups, dim=0)
+        attention.o_proj.weight.copy_(shared.reshape(-1, value.shape[1]).T)
+
+
 def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """Train from scratch on `recipe.steps` batches of TOKENS_PER_STEP tokens; prints the loss as it goes."""
+    """Train from scratch, a round after the other, each on text of its own."""
     torch.manual_seed(seed)
     model = build(recipe, tokenizer)
+    print(f"{recipe.name}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters", flush=True)
+    for index in range(len(recipe.rounds)):
+        train_round(model, recipe, index, _tokens(tokenizer, seed + index))
+    return model
+
+
+def train_round(model: LlamaForCausalLM, recipe: Recipe, index: int, stream: Iterator[torch.Tensor]) -> None:
+    """`recipe.rounds[index]` steps of TOKENS_PER_STEP tokens each, in place; prints the loss as it goes."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "layers" not in name]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=recipe.peak_rate, betas=(0.9, 0.95), fused=True)
-    stream = _tokens(tokenizer, seed)
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{recipe.name}: {millions:.2f}M parameters, {recipe.steps} steps", flush=True)
-    started, recent = time.monotonic(), 0.0
-    for step in range(recipe.steps):
+    steps, started, recent = recipe.rounds[index], time.monotonic(), 0.0
+    label = f"{recipe.name}, round {index + 1}/{len(recipe.rounds)}"
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate_at(step)
-        batch = next(stream).view(-1, recipe.length_at(step))
+            group["lr"] = recipe.rate_at(step, steps)
+        batch = next(stream).view(-1, recipe.length_at(step, steps))
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -84,11 +111,8 @@ def pretrain(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> L
         optimizer.zero_grad(set_to_none=True)
         recent = loss.item() if step == 0 else 0.95 * recent + 0.05 * loss.item()
         if (step + 1) % 25 == 0:
-            left = (time.monotonic() - started) / (step + 1) * (recipe.steps - step - 1) / 60
-            print(
-                f"{recipe.name}: step {step + 1}/{recipe.steps}  loss {recent:.3f}  {left:.1f} min left", flush=True
-            )
-    return model
+            left = (time.monotonic() - started) / (step + 1) * (steps - step - 1) / 60
+            print(f"{label}: step {step + 1}/{steps}  loss {recent:.3f}  {left:.1f} min left", flush=True)
 
 
 def save(model: LlamaForCausalLM, directory: Path) -> None:
