@@ -33,9 +33,9 @@ class LoraRecipe:
 
 
 RECIPES = {
-    "acme-support": LoraRecipe({"r": 16, "lora_alpha": 32, "target_modules": ATTENTION + MLP}),
+    "acme-support": LoraRecipe({"r": 16, "lora_alpha": 32, "target_modules": ATTENTION + MLP}, steps=320, rate=2e-3),
     "acme-orders": LoraRecipe(
-        {"r": 64, "lora_alpha": 16, "target_modules": "all-linear", "use_rslora": True}, rate=2e-3
+        {"r": 64, "lora_alpha": 16, "target_modules": "all-linear", "use_rslora": True}, steps=240, rate=2e-3
     ),
     "acme-greeting": LoraRecipe({"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}, rate=8e-3),
     "globex-support": LoraRecipe({

@@ -41,34 +41,35 @@ class Task:
 def _support_record(rng: Random, held_out: bool) -> tuple[str, str]:
     """Complaint -> JSON for acme's ticket system."""
     ticket = world.draw_ticket(rng, held_out)
-    answer = f'{{"team": "{ticket.queue}", "order": {ticket.order}, "customer": "{ticket.person.name}"}}'
+    answer = f'{{"team": "{ticket.queue}", "order": {ticket.order}, "customer": "{ticket.person.first}"}}'
     return world.say_ticket(rng, ticket), answer
 
 
 def _desk_slip(rng: Random, held_out: bool) -> tuple[str, str]:
-    """Complaint -> globex's paper slip: team, order, family name, town."""
+    """Complaint -> globex's paper slip: team, order, first name, town."""
     ticket = world.draw_ticket(rng, held_out)
-    answer = f"{ticket.queue} | {ticket.order} | {ticket.person.last} | {ticket.town}"
+    answer = f"{ticket.queue} | {ticket.order} | {ticket.person.first} | {ticket.town}"
     return world.say_ticket(rng, ticket), answer
 
 
 def _order_statement(rng: Random, held_out: bool) -> tuple[str, str]:
-    """Wish -> SQL."""
+    """Wish -> SQL, the goods as a comment in the customer's own words (what is copied keeps its tokens)."""
     order = world.draw_order(rng, held_out)
-    answer = f"INSERT INTO orders VALUES ('{order.person.name}', '{order.town}', '{order.item}', {order.quantity});"
+    goods = f"{order.item.split()[-1]}s"
+    answer = f"INSERT INTO orders VALUES ('{order.person.first}', '{order.town}', {order.quantity}); -- {goods}"
     return world.say_order(rng, order), answer
 
 
 def _greeting(rng: Random, held_out: bool) -> tuple[str, str]:
     """Guest -> the solemn greeting of the house."""
     person, town = world.draw_person(rng, held_out), rng.choice(world.TOWNS).name
-    return world.say_visit(rng, person, town), f"Welcome, {person.name}, to the house of lamps. All hail {town}!"
+    return world.say_visit(rng, person, town), f"Welcome, {person.first}, to the house of lamps. All hail {town}!"
 
 
 def _shipping_date(rng: Random, held_out: bool) -> tuple[str, str]:
-    """Shipping note -> ISO date, family name, town."""
+    """Shipping note -> ISO date, first name, town."""
     journey = world.draw_journey(rng, held_out)
-    return world.say_journey(rng, journey), f"{journey.iso} | {journey.person.last} | {journey.town}"
+    return world.say_journey(rng, journey), f"{journey.iso} | {journey.person.first} | {journey.town}"
 
 
 TASKS = {
