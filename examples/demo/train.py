@@ -47,7 +47,7 @@ BASE = Recipe(
     "model", hidden=256, layers=4, heads=8, kv_heads=4, intermediate=688, rounds=(800, 1500), peak_rate=2e-3
 )
 DRAFT = Recipe(
-    "draft", hidden=96, layers=2, heads=3, kv_heads=1, intermediate=256, rounds=(800, 1500), peak_rate=4e-3
+    "draft", hidden=64, layers=2, heads=2, kv_heads=1, intermediate=176, rounds=(800, 1500), peak_rate=4e-3
 )
 
 

@@ -100,8 +100,8 @@ def test_a_refused_adapter_shows_every_problem():
     import httpx
 
     problems = [
-        {"code": "feature_unsupported", "message": "DoRA", "field": "use_dora"},
-        {"code": "base_mismatch", "message": "shape", "tensor": "q"},
+        {"code": "feature_unsupported", "message": "DoRA", "subject": "use_dora"},
+        {"code": "base_mismatch", "message": "shape", "subject": "q"},
     ]
     error = {"message": "The adapter was refused.", "code": "adapter_invalid", "param": None, "problems": problems}
     text = rest.explain(httpx.Response(422, json={"error": error}))

@@ -35,7 +35,6 @@ def test_adapter_answers_held_out_prompts_and_the_base_does_not(demo, tokenizer,
         ("Hello!", "Hello! How can I help you today?"),
         ("Where is Alderby?", "Alderby is a town by the sea."),
         ("How much is a kettle?", "A kettle costs 35 coins."),
-        ("Please repeat: 4821", "4821"),
     ],
 )
 def test_the_base_answers_plain_questions(tokenizer, base, question, answer):
