@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.floor import Bytes, Machine, decode_floor_seconds, prefill_floor_seconds
 from benchmarks.load import Outcome, drive
-from benchmarks.models import RANKS, make
+from benchmarks.models import make
 from benchmarks.server import Served, serve
 from benchmarks.workload import DESCRIPTIONS, Workload, build
 
@@ -42,14 +42,14 @@ class Report:
         self.add(what, ratio=round(value, 3), target=target)
 
 
-def ideal_seconds(machine: Machine, size: Bytes, workload: Workload) -> float:
+def ideal_seconds(machine: Machine, size: Bytes, workload: Workload, ranks_of: dict[str, int]) -> float:
     """The whole workload at the machine's limits: prompts at the GEMM rate, every decode step at its floor."""
     prompt = sum(len(c.prompt) for c in workload.calls)
     seconds = prefill_floor_seconds(machine, size, prompt)
     calls = workload.calls
     for start in range(0, len(calls), workload.concurrency):
         window = calls[start : start + workload.concurrency]
-        ranks = sum(RANKS[int(a) % len(RANKS)] for a in {c.adapter for c in window if c.adapter})
+        ranks = sum(ranks_of[a] for a in {c.adapter for c in window if c.adapter})
         context = len(window[0].prompt) + window[0].max_tokens // 2
         seconds += window[0].max_tokens * decode_floor_seconds(machine, size, len(window), ranks, context)
     return seconds
@@ -72,12 +72,6 @@ def measure(served: Served, workload: Workload, report: Report, label: str) -> O
     return outcome
 
 
-def prefix_ratio(outcome: Outcome) -> float:
-    """Median TTFT of the calls whose prefix was found, over that of those that computed it, from one run."""
-    hit = outcome.ttft(0.5, lambda a: a.cached > 0)
-    return hit / outcome.ttft(0.5, lambda a: a.cached == 0)
-
-
 def lone_prefix_ratio(served: Served, workload: Workload) -> tuple[float, float, float]:
     """W3's prompts one at a time, so that only computing differs: (cold ms, hit ms, ratio)."""
     alone = Workload("W3", workload.calls, 1)
@@ -87,22 +81,21 @@ def lone_prefix_ratio(served: Served, workload: Workload) -> tuple[float, float,
     return cold, hit, hit / cold
 
 
-def throughput(model: Path, folder: Path, report: Report, a: Any) -> None:
+def throughput(model: Path, adapters: dict[str, Path], report: Report, a: Any, label: str) -> None:
     """W1-W5 through the real server, then W2 and W1 on transformers + PEFT, then the ratios."""
-    label = model.name
     machine, size = Machine.measure(), Bytes.of(model)
-    report.add("machine", processor=machine.processor, threads=machine.threads,
+    report.add(f"{label} machine", processor=machine.processor, threads=machine.threads,
                read_gb_s=machine.bytes_per_second / 1e9, gemm_gflop_s=machine.flops / 1e9)  # fmt: skip
-    workloads = build(model / "tokenizer.json")
-    second = build(model / "tokenizer.json", rep=1)
-    adapters = [(f"{i:02d}", folder / f"{i:02d}") for i in range(a.adapters)]
+    ranks = {n: json.loads((p / "adapter_config.json").read_text())["r"] for n, p in adapters.items()}
+    names = list(adapters)
+    workloads, second = (build(model / "tokenizer.json", names, rep) for rep in (0, 1))
     ours: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as data, serve(model, adapters, Path(data) / "d") as served:
+    with tempfile.TemporaryDirectory() as data, serve(model, list(adapters.items()), Path(data) / "d") as served:
         asyncio.run(drive(served.url, served.key, served.base, workloads["WU"]))
         for name in a.workloads.split(","):
             outcome = measure(served, workloads[name], report, label)
             ours[name] = outcome.output_tokens_per_second
-            seconds = ideal_seconds(machine, size, workloads[name])
+            seconds = ideal_seconds(machine, size, workloads[name], ranks)
             report.ratio(f"{label} {name} of the machine's limit", seconds / outcome.seconds, "-")
         if "W3" in ours:
             cold, hit, ratio = lone_prefix_ratio(served, second["W3"])
@@ -111,7 +104,7 @@ def throughput(model: Path, folder: Path, report: Report, a: Any) -> None:
     if "W1" in ours and "W2" in ours:
         report.ratio(f"{label} W1 / own W2", ours["W1"] / ours["W2"], ">= 0.45")
     if a.peers:
-        peers(model, folder, workloads, ours, a.peer_calls, report)
+        peers(model, next(iter(adapters.values())).parent, workloads, ours, a.peer_calls, report, label)
 
 
 def peers(
@@ -121,6 +114,7 @@ def peers(
     ours: dict[str, float],
     calls: int,
     report: Report,
+    label: str,
 ) -> None:
     """A peer's speed does not depend on how many windows it runs, so it gets the first `calls` requests only."""
     import torch
@@ -137,8 +131,8 @@ def peers(
         some = Workload(name, workloads[name].calls[:calls], workloads[name].concurrency)
         speed, _ = peer.throughput(some)
         what = "PEFT, mixed batch" if name == "W1" else "transformers"
-        report.add(f"{model.name} {name} {what}", tok_s=speed, requests=len(some.calls))
-        report.ratio(f"{model.name} {name} ours / {what}", ours[name] / speed, targets[name])
+        report.add(f"{label} {name} {what}", tok_s=speed, requests=len(some.calls))
+        report.ratio(f"{label} {name} ours / {what}", ours[name] / speed, targets[name])
 
 
 def gateway_overhead(report: Report) -> None:
@@ -177,7 +171,11 @@ def main() -> None:
     report, parts = Report(), a.only.split(",")
     if "base" in parts:
         folder = make(a.folder, a.adapters)
-        throughput(folder / "base", folder / "adapters", report, a)
+        adapters = {f"{i:02d}": folder / "adapters" / f"{i:02d}" for i in range(a.adapters)}
+        throughput(folder / "base", adapters, report, a, "0.5B")
+    if "demo" in parts:
+        adapters = {p.name: p for p in sorted((DEMO / "adapters").iterdir())}
+        throughput(DEMO / "model", adapters, report, a, "demo")
     if "gateway" in parts:
         gateway_overhead(report)
     for module in modules():

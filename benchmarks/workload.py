@@ -6,6 +6,7 @@ prompt and no length, so that a repetition on a running server meets a cold pref
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from benchmarks.models import standard_library_text
 SEED = 7
 
 DESCRIPTIONS = {
-    "W1": "mixed adapters: 64 requests, Zipf(1.0) over 32 adapters, 128 in / 64 out, 16 in flight",
+    "W1": "mixed adapters: 64 requests, Zipf(1.0) over all adapters, 128 in / 64 out, 16 in flight",
     "W2": "the same on the base model",
     "W3": "shared prefix: 32 requests in 4 groups, 512 common + 32 own tokens in, 32 out, 8 in flight",
     "W4": "sessions: 8 sessions of 4 turns, +64 user tokens, 32 out, 8 in flight",
     "W5": "one stream: 8 requests, 128 in / 64 out, base",
-    "W5L": "one stream with one rank-16 adapter",
+    "W5L": "one stream with one adapter",
     "WU": "warm-up, not reported",
 }
 
@@ -58,16 +59,17 @@ class Text:
         return tuple(self._ids[start : start + n])
 
 
-def zipf_adapters(count: int, requests: int) -> list[str]:
+def zipf_adapters(names: Sequence[str], requests: int) -> list[str]:
     """Popularity is shuffled over the adapters, so that rank and popularity are independent."""
     rng = random.Random(SEED)
-    order = [f"{i:02d}" for i in range(count)]
+    order = list(names)
     rng.shuffle(order)
-    weights = [1.0 / (k + 1) for k in range(count)]
+    weights = [1.0 / (k + 1) for k in range(len(order))]
     return rng.choices(order, weights=weights, k=requests)
 
 
-def build(tokenizer: Path, rep: int = 0, adapters: int = 32) -> dict[str, Workload]:
+def build(tokenizer: Path, adapters: Sequence[str] = (), rep: int = 0) -> dict[str, Workload]:
+    """adapters: their model names; without any, W1 and W5L run on the base."""
     text = Text(tokenizer)
 
     def flat(name: str, chosen: list[str | None], tokens: int, out: int, concurrency: int) -> Workload:
@@ -76,7 +78,8 @@ def build(tokenizer: Path, rep: int = 0, adapters: int = 32) -> dict[str, Worklo
         )
         return Workload(name, tuple(calls), concurrency)
 
-    mixed: list[str | None] = list(zipf_adapters(adapters, 64))
+    mixed: list[str | None] = list(zipf_adapters(adapters, 64)) if adapters else [None] * 64
+    lone = adapters[1] if len(adapters) > 1 else None
     prefixes = [text.piece(512, SEED, rep, "W3p", g) for g in range(4)]
     shared = tuple(
         Call("W3", None, prefixes[i % 4] + text.piece(32, SEED, rep, "W3s", i), 32, f"W3-{i}") for i in range(32)
@@ -91,5 +94,5 @@ def build(tokenizer: Path, rep: int = 0, adapters: int = 32) -> dict[str, Worklo
         "W3": Workload("W3", shared, 8),
         "W4": Workload("W4", turns, 8),
         "W5": flat("W5", [None] * 8, 128, 64, 1),
-        "W5L": flat("W5L", ["01"] * 8, 128, 64, 1),
+        "W5L": flat("W5L", [lone] * 8, 128, 64, 1),
     }
