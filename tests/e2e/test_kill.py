@@ -124,7 +124,9 @@ async def ready(url: str) -> bool:
 async def campaign(kills: int, seed: int) -> None:
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="tny-") as folder:
-        settings = Settings(data_dir=Path(folder) / "data", port=0, model_dir=DEMO / "model", drain_timeout=5.0)
+        settings = Settings(
+            data_dir=Path(folder) / "data", port=0, model_dir=DEMO / "model", max_context=2048, drain_timeout=5.0
+        )
         engine = EngineConfig(DEMO / "model", UNSET, "", UNSET, runner="scripted", step_s=0.004)
         stack = Stack(settings, engine, lambda _line: None, stable_s=0.0)
         await stack.start()
