@@ -34,7 +34,7 @@ bench: $(STAMP) ## every benchmark, each beside its floor and its peers
 	@$(BIN)/python -m benchmarks.run
 
 gpu: $(STAMP) ## kernel tests and benchmarks on a CUDA device (Triton's interpreter without one)
-	@$(BIN)/python -m pytest -m gpu tests/kernels
+	@$(BIN)/python -m pytest --confcutdir=tests/kernels tests/kernels
 
 soak: $(STAMP) ## long simulations
 	@$(BIN)/python -m pytest -m soak

@@ -44,7 +44,7 @@ def test_every_route_by_role(live, tenant, api):
         scope: api.post("/api/v1/keys", json={"name": scope, "scopes": [scope]}).json()["key"]
         for scope in ("inference", "manage")
     }
-    with httpx.Client(base_url=live.url) as client:
+    with httpx.Client(base_url=live.url, timeout=60) as client:
         for method, path, handler in routes(live):
             policy = policy_of(handler)
             if policy.access is Access.PUBLIC:
@@ -66,7 +66,7 @@ def test_a_route_without_a_policy_is_refused_to_everyone(live, tenant):
         return "secret"
 
     live.gateway_app.register(forgotten)
-    with httpx.Client(base_url=live.url) as client:
+    with httpx.Client(base_url=live.url, timeout=60) as client:
         for headers in (
             {},
             {"authorization": f"Bearer {tenant[1]}"},
@@ -79,7 +79,7 @@ def test_a_route_without_a_policy_is_refused_to_everyone(live, tenant):
 
 @pytest.mark.parametrize("path", sorted(PUBLIC))
 def test_public_routes_name_no_tenant(live, tenant, path):
-    text = httpx.get(f"{live.url}{path}").text
+    text = httpx.get(f"{live.url}{path}", timeout=60).text
     assert "acme" not in text
     assert tenant[0] not in text
     assert tenant[1].split("_")[2] not in text

@@ -124,7 +124,8 @@ def test_every_error_has_a_status_a_type_and_the_one_envelope():
         for sub in cls.__subclasses__():
             yield from tree(sub)
 
-    for cls in list(tree(errors.PlatformError))[1:]:
+    ours = [cls for cls in tree(errors.PlatformError) if cls.__module__ == errors.__name__][1:]
+    for cls in ours:
         assert 400 <= cls.status < 600
         assert cls.status != 500
         assert cls.type
