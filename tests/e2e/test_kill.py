@@ -129,8 +129,8 @@ async def campaign(kills: int, seed: int) -> None:
         )
         engine = EngineConfig(DEMO / "model", UNSET, "", UNSET, runner="scripted", step_s=0.004)
         stack = Stack(settings, engine, lambda _line: None, stable_s=0.0)
-        await stack.start()
         try:
+            await stack.start()
             await attack(stack, kills, rng)
         finally:
             await stack.kill()
