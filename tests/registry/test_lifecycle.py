@@ -163,7 +163,9 @@ def test_73_deleting_while_serving_drains(api, live, peft):
     assert answers[0].json()["usage"]["completion_tokens"] == 8
     assert code(ask(api, "leaving")) == (404, "model_not_found")
     assert digest in {d.hex() for d in live.engine.dropped}
-    usage = {row["label"]: row for row in api.get("/api/v1/usage").json()["data"]}
+    usage: dict = {}
+    while "leaving" not in usage:  # settled just after the answer
+        usage = {row["label"]: row for row in api.get("/api/v1/usage").json()["data"]}
     assert usage["leaving"]["completion_tokens"] == 8, "usage outlives the adapter"
     assert upload(api, "leaving", peft.files(seed=9)).status_code == 201, "the name is free again"
 
