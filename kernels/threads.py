@@ -2,11 +2,14 @@
 
 Measured on two shared cores: a parallel region costs 28 us with the work queue and 2 ms with OpenMP, whose threads
 spin while others compute. torch's own pool is OpenMP too, so callers do best with torch.set_num_threads(1).
-Machine code is cached in each module's __pycache__, and stays valid while no source of these kernels changes.
+Machine code is cached in each module's __pycache__, and stays valid while its module and what that imports of this
+library do not change.
 """
 
+import ast
 import threading
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +20,8 @@ SETTINGS: Any = numba.config
 SETTINGS.THREADING_LAYER = "workqueue"
 GATE = threading.Lock()  # the work queue ends the process when two threads enter it at once
 
-SOURCES = sorted(Path(__file__).parent.rglob("*.py"))
-STAMP = sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()
+HERE = Path(__file__).resolve().parent
+PACKAGE = __name__.rpartition(".")[0]  # of this library
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -37,10 +40,35 @@ def compiled_parallel(kernel: Kernel) -> Kernel:
     return made  # type: ignore[no-any-return]
 
 
+@cache
+def sources(path: Path) -> frozenset[Path]:
+    """A file of this library and every file of it that it imports, directly or not."""
+    found, new = {path}, {path}
+    while new:
+        new = {source for file in new for source in _imports(file)} - found
+        found |= new
+    return frozenset(found)
+
+
+@cache
+def _imports(file: Path) -> frozenset[Path]:
+    imports = [node for node in ast.walk(ast.parse(file.read_bytes())) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imports if node.module and f"{node.module}.".startswith(f"{PACKAGE}.")]
+    names = [name for node in ours for name in (node.module, *(f"{node.module}.{a.name}" for a in node.names))]
+    paths = [HERE.joinpath(*name.removeprefix(PACKAGE).split(".")).with_suffix(".py") for name in names if name]
+    return frozenset(path for path in paths if path.is_file())
+
+
+@cache
+def digest(path: Path) -> str:
+    """Of everything that the machine code of a file's kernels is made of."""
+    return sha256(b"".join(source.read_bytes() for source in sorted(sources(path)))).hexdigest()
+
+
 def stamp(kernel: Any) -> None:
-    """Tie cached machine code to every source here: numba looks at the kernel's own file only, but what it inlines
-    comes from others, and a stale tile would be a wrong answer."""
-    kernel._cache._cache_file._source_stamp = STAMP
+    """Tie cached machine code to all of its sources: numba looks at the kernel's own file only, but what it inlines,
+    constants among it, comes from others, and a stale tile would be a wrong answer."""
+    kernel._cache._cache_file._source_stamp = digest(Path(kernel.py_func.__code__.co_filename).resolve())
 
 
 def set_threads(count: int) -> int:
