@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tenantry.kernels.attention.layout import LayerPages, PageLayout
+
 # Largest error allowed, relative to the largest expected value, by the dtype that values were stored in.
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 3e-6, torch.float16: 2e-3, torch.int8: 3e-6}
 
@@ -54,3 +56,22 @@ def assert_close(actual: Tensor, expected: Tensor, stored: torch.dtype = torch.f
 def poisoned(*shape: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
     """NaN everywhere: whatever a kernel leaves unwritten, or reads that it must not, shows."""
     return torch.full(shape, float("nan"), dtype=dtype, device=device)
+
+
+def arena_pages(layout: PageLayout, pages: int, device: str = "cpu", apart: int = 96) -> LayerPages:
+    """Poisoned pages as an arena keeps them: all tensors of a page together, `apart` foreign bytes before the next
+    (a multiple of 4). int8 values are 127 where nothing was written, floats NaN."""
+    values = (layout.kv_heads, layout.page_size, layout.head_dim)
+    parts = [(values, layout.dtype)] * 2
+    if layout.dtype == torch.int8:
+        parts += [((*values[:2], layout.groups), layout.scale_dtype)] * 2
+    sizes = [torch.Size(shape).numel() * dtype.itemsize for shape, dtype in parts]
+    page = sum(sizes) + apart
+    memory = torch.zeros(pages * page, dtype=torch.uint8, device=device)
+    views, first = [], 0
+    for (shape, dtype), size in zip(parts, sizes, strict=True):
+        stride = (page // dtype.itemsize, shape[1] * shape[2], shape[2], 1)
+        view = memory.view(dtype).as_strided((pages, *shape), stride, first // dtype.itemsize)
+        views.append(view.fill_(127 if dtype == torch.int8 else float("nan")))
+        first += size
+    return LayerPages(*views)

@@ -25,13 +25,9 @@ BLOCK = 64  # positions per softmax step
 LOG2_E = math.log2(math.e)
 LEAST, LOWEST, ZERO, ONE, MOST = (np.float32(x) for x in (-126, -1e30, 0, 1, 127))
 FLOOR = np.float32(reference.SMALLEST_SCALE)
-NO_SCALE = np.ones((1, 1, 1, 1), np.float32)
-
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Small = NDArray[np.int32]
-Bytes = NDArray[np.int8]
-Scales = NDArray[np.float32]
 
 di2, di6 = make_dot(2, "int8", False), make_dot(ROWS, "int8", False)
 db2, db6 = make_dot(2, "bfloat16", False), make_dot(ROWS, "bfloat16", False)
@@ -52,6 +48,30 @@ def make_power_of_two(typing: Any, exponent: Any) -> Any:
 
 
 power_of_two: Any = intrinsic(make_power_of_two)
+
+
+def make_load(typing: Any, address: Any) -> Any:
+    """The fp32 at an address."""
+
+    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        return b.load(b.inttoptr(arguments[0], ir.PointerType(ir.FloatType())), align=4)
+
+    return types.float32(types.intp), emit
+
+
+def make_store(typing: Any, address: Any, value: Any) -> Any:
+    """Store an fp32 or an int8 at an address."""
+
+    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        place, what = arguments
+        b.store(what, b.inttoptr(place, ir.PointerType(what.type)), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, value), emit
+
+
+load: Any = intrinsic(make_load)
+store_at: Any = intrinsic(make_store)
 
 C1, C2, C3, C4, C5, C6, C7, C8 = (np.float32(math.log(2) ** n / math.factorial(n)) for n in range(1, 9))
 
@@ -161,20 +181,24 @@ def one_block(
     out: Floats,
     k: int,
     v: int,
-    k_scale: Scales,
-    v_scale: Scales,
+    k_scale: int,
+    v_scale: int,
+    groups: int,
+    stride: int,
+    scale_stride: int,
     table: Small,
     length: int,
     positions: Ints,
     head: int,
     scale: np.float32,
     page_size: int,
-    kv_heads: int,
 ) -> None:
-    """Some queries of one row, the heads of one kv head. q, out: [Q, G, D]. k, v: addresses of the layer's pages.
-    table: the row's pages. length: positions that the last query sees. positions: [Q], of the queries."""
+    """Some queries of one row, the heads of one kv head. q, out: [Q, G, D].
+
+    k, v, k_scale, v_scale: addresses of the layer's pages, stride and scale_stride values apart. table: the row's
+    pages. length: positions that the last query sees. positions: [Q], of the queries.
+    """
     queries, heads, width = q.shape
-    groups = k_scale.shape[3]
     depth = width // groups
     rows = queries * heads
     padded = rows + rows % 2
@@ -193,12 +217,14 @@ def one_block(
         while t < count:
             page, offset = table[(start + t) // page_size], (start + t) % page_size
             run = min(page_size - offset, count - t)
-            at = k + item * width * ((page * kv_heads + head) * page_size + offset)
+            here = head * page_size + offset
+            at = k + item * (page * stride + here * width)
+            factors = k_scale + 4 * (page * scale_stride + here * groups)
             for g in range(groups):
                 scores(item, at + item * g * depth, packed, g * depth, depth, run, part, t, zero)
                 for r in range(rows):
                     for j in range(run):
-                        factor = k_scale[page, head, offset + j, g] if item == 1 else ONE
+                        factor = load(factors + 4 * (j * groups + g)) if item == 1 else ONE
                         s[r, t + j] += part[r, t + j] * factor
             t += run
         for r in range(rows):
@@ -211,12 +237,14 @@ def one_block(
         while t < count:
             page, offset = table[(start + t) // page_size], (start + t) % page_size
             run = min(page_size - offset, count - t)
-            at = v + item * width * ((page * kv_heads + head) * page_size + offset)
+            here = head * page_size + offset
+            at = v + item * (page * stride + here * width)
+            factors = v_scale + 4 * (page * scale_stride + here * groups)
             for g in range(groups):
                 if item == 1:
                     for r in range(rows):
                         for j in range(run):
-                            part[r, t + j] = p[r, t + j] * v_scale[page, head, offset + j, g]
+                            part[r, t + j] = p[r, t + j] * load(factors + 4 * (j * groups + g))
                     weigh(item, at + item * g * depth, part, t, run, o, g * depth, depth)
                 else:
                     weigh(item, at, p, t, run, o, 0, width)
@@ -238,8 +266,11 @@ def all_blocks(
     out: Floats,
     k: int,
     v: int,
-    k_scale: Scales,
-    v_scale: Scales,
+    k_scale: int,
+    v_scale: int,
+    groups: int,
+    stride: int,
+    scale_stride: int,
     table: Small,
     cu_q: Small,
     lengths: Small,
@@ -265,24 +296,30 @@ def all_blocks(
                 v,
                 k_scale,
                 v_scale,
+                groups,
+                stride,
+                scale_stride,
                 table[row],
                 before + past,
                 np.arange(before + first, before + past),
                 head,
                 scale,
                 page_size,
-                kv_heads,
             )
 
 
 @compiled
-def store(x: Floats, values: Bytes, scales: Scales, slots: Ints) -> None:
-    """Quantise x [T, kv_heads, D] into values [pages, kv_heads, page_size, D], scales [.., groups]."""
-    page_size, groups = values.shape[2], scales.shape[3]
-    depth = x.shape[2] // groups
+def store(
+    x: Floats, values: int, scales: int, stride: int, scale_stride: int, groups: int, page_size: int, slots: Ints
+) -> None:
+    """Quantise x [T, kv_heads, D] into the pages at values and scales, stride and scale_stride values apart."""
+    width = x.shape[2]
+    depth = width // groups
     for t in range(len(slots)):
         page, offset = slots[t] // page_size, slots[t] % page_size
         for head in range(x.shape[1]):
+            here = head * page_size + offset
+            at, factors = values + page * stride + here * width, scales + 4 * (page * scale_stride + here * groups)
             for g in range(groups):
                 first = g * depth
                 largest, broken = ZERO, ZERO
@@ -291,16 +328,17 @@ def store(x: Floats, values: Bytes, scales: Scales, slots: Ints) -> None:
                     largest = size if size > largest else largest
                     broken += x[t, head, d] * ZERO
                 scale = max(largest / MOST, FLOOR) + broken  # NaN for a row with NaN or infinity
-                scales[page, head, offset, g] = scale
+                store_at(factors + 4 * g, scale)
                 for d in range(first, first + depth):
-                    values[page, head, offset, d] = np.int8(np.rint(x[t, head, d] / scale))
+                    store_at(at + d, np.int8(np.rint(x[t, head, d] / scale)))
 
 
 def supported(pages: LayerPages) -> bool:
     """Whether these kernels read the layout: sizes that registers divide; otherwise the reference runs."""
-    group = pages.head_dim // (pages.k_scale.shape[3] if pages.k_scale is not None else 1)
+    group = pages.head_dim // pages.groups
     kinds = (torch.int8, torch.bfloat16, torch.float32)
-    return pages.page_size % COLUMNS == 0 and group % LANES == 0 and pages.k.dtype in kinds
+    scales = pages.k_scale is None or pages.k_scale.dtype == torch.float32
+    return scales and pages.page_size % COLUMNS == 0 and group % LANES == 0 and pages.k.dtype in kinds
 
 
 def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -> Tensor:
@@ -313,7 +351,7 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         return reference.attention(q, pages, plan, scale)
     out = torch.empty(q.shape)
     scales = (pages.k_scale, pages.v_scale)
-    k_scale, v_scale = (NO_SCALE if s is None else s.numpy() for s in scales)
+    k_scale, v_scale = (0 if s is None else s.data_ptr() for s in scales)
     run_parallel(
         all_blocks,
         pages.k.dtype.itemsize,
@@ -323,6 +361,9 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         pages.v.data_ptr(),
         k_scale,
         v_scale,
+        pages.groups,
+        pages.page_stride,
+        pages.scale_stride,
         plan.block_table.numpy(),
         plan.cu_q.numpy(),
         plan.lengths.numpy(),
@@ -340,9 +381,17 @@ def write_kv(k: Tensor, v: Tensor, pages: LayerPages, slots: Tensor) -> None:
 
     k, v: [T, kv_heads, head_dim] float. slots: int64 [T], page * page_size + offset, all different.
     """
-    if pages.k_scale is None or pages.v_scale is None:
+    if pages.k_scale is None or pages.v_scale is None or pages.k_scale.dtype != torch.float32:
         reference.write_kv(k, v, pages, slots)
         return
-    at = slots.numpy()
-    store(k.float().contiguous().numpy(), pages.k.numpy(), pages.k_scale.numpy(), at)
-    store(v.float().contiguous().numpy(), pages.v.numpy(), pages.v_scale.numpy(), at)
+    for x, values, scales in ((k, pages.k, pages.k_scale), (v, pages.v, pages.v_scale)):
+        store(
+            x.float().contiguous().numpy(),
+            values.data_ptr(),
+            scales.data_ptr(),
+            pages.page_stride,
+            pages.scale_stride,
+            pages.groups,
+            pages.page_size,
+            slots.numpy(),
+        )

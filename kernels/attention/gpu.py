@@ -25,20 +25,24 @@ HALF_EVEN = tl.constexpr(12582912.0)  # 1.5 * 2**23: adding and subtracting it r
 
 
 @triton.jit
-def widen(store, scales, row, d, live, D: tl.constexpr, GROUPS: tl.constexpr, QUANTISED: tl.constexpr):
-    """Values [BLOCK, BLOCK_D] as fp32. row: index of each position's (page, head, offset)."""
+def widen(
+    store, scales, page, stride, scale_stride, row, d, live,
+    D: tl.constexpr, GROUPS: tl.constexpr, QUANTISED: tl.constexpr,
+):  # fmt: skip
+    """Values [BLOCK, BLOCK_D] as fp32. row: index of each position's (head, offset) in its page."""
     mask = live[:, None] & (d < D)[None, :]
-    values = tl.load(store + row[:, None] * D + d[None, :], mask=mask, other=0).to(tl.float32)
+    values = tl.load(store + (page * stride + row * D)[:, None] + d[None, :], mask=mask, other=0).to(tl.float32)
     if QUANTISED:
         group = d // (D // GROUPS)
-        values *= tl.load(scales + row[:, None] * GROUPS + group[None, :], mask=mask, other=0.0).to(tl.float32)
+        at = scales + (page * scale_stride + row * GROUPS)[:, None] + group[None, :]
+        values *= tl.load(at, mask=mask, other=0.0).to(tl.float32)
     return values
 
 
 @triton.jit
 def chunk_kernel(
-    q, k, v, k_scale, v_scale, sums, tops, masses, table, cu_q, lengths, blocks, scale, table_width, heads, kv_heads,
-    chunks,
+    q, k, v, k_scale, v_scale, sums, tops, masses, table, cu_q, lengths, blocks, scale, table_width, heads, stride,
+    scale_stride, chunks,
     D: tl.constexpr, G: tl.constexpr, PAGE: tl.constexpr, GROUPS: tl.constexpr, QUANTISED: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, BLOCK_D: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -66,8 +70,8 @@ def chunk_kernel(
             position = at + tl.arange(0, N)
             live = position < stop
             page = tl.load(table + row * table_width + position // PAGE, mask=live, other=0).to(tl.int64)
-            place = (page * kv_heads + head) * PAGE + position % PAGE
-            keys = widen(k, k_scale, place, d, live, D, GROUPS, QUANTISED)
+            place = head * PAGE + position % PAGE
+            keys = widen(k, k_scale, page, stride, scale_stride, place, d, live, D, GROUPS, QUANTISED)
             s = tl.dot(packed, tl.trans(keys), input_precision="ieee")
             visible = live[None, :] & (position[None, :] <= (before + query)[:, None])
             s = tl.where(visible, s, -1e30)
@@ -75,7 +79,7 @@ def chunk_kernel(
             p = tl.where(visible, tl.exp2(s - best[:, None]), 0.0)
             shrink = tl.exp2(top - best)
             mass = mass * shrink + tl.sum(p, 1)
-            values = widen(v, v_scale, place, d, live, D, GROUPS, QUANTISED)
+            values = widen(v, v_scale, page, stride, scale_stride, place, d, live, D, GROUPS, QUANTISED)
             total = total * shrink[:, None] + tl.dot(p, values, input_precision="ieee")
             top = best
         where = line * chunks + chunk
@@ -105,19 +109,20 @@ def reduce_kernel(
 
 @triton.jit
 def store_kernel(
-    x, store, scales, slots, heads, D: tl.constexpr, PAGE: tl.constexpr, GROUPS: tl.constexpr, FLOOR: tl.constexpr
-):
+    x, store, scales, slots, heads, stride, scale_stride,
+    D: tl.constexpr, PAGE: tl.constexpr, GROUPS: tl.constexpr, FLOOR: tl.constexpr,
+):  # fmt: skip
     """Quantise one token's head. One program per (token, kv head)."""
     token, head = tl.program_id(0), tl.program_id(1)
     slot = tl.load(slots + token)
-    row = ((slot // PAGE) * heads + head) * PAGE + slot % PAGE
+    page, row = slot // PAGE, head * PAGE + slot % PAGE
     g, i = tl.arange(0, GROUPS)[:, None], tl.arange(0, D // GROUPS)[None, :]
     d = g * (D // GROUPS) + i
     values = tl.load(x + (token * heads + head) * D + d).to(tl.float32)
     scale = tl.maximum(tl.max(tl.abs(values), 1) / 127.0, FLOOR)
     whole = (values / scale[:, None] + HALF_EVEN) - HALF_EVEN
-    tl.store(store + row * D + d, whole.to(tl.int8))
-    tl.store(scales + row * GROUPS + tl.arange(0, GROUPS), scale.to(scales.dtype.element_ty))
+    tl.store(store + page * stride + row * D + d, whole.to(tl.int8))
+    tl.store(scales + page * scale_stride + row * GROUPS + tl.arange(0, GROUPS), scale.to(scales.dtype.element_ty))
 
 
 def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -> Tensor:
@@ -136,14 +141,13 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
     tops, masses = torch.empty((2, tokens, heads, chunks), dtype=torch.float32, device=q.device)
     packed = max(16, triton.next_power_of_2(min(QUERIES, max(plan.q_lens)) * group))
     quantised = pages.k_scale is not None
-    groups = pages.k_scale.shape[3] if pages.k_scale is not None else 1
     block_d = triton.next_power_of_2(width)
     common: dict[str, Any] = {"D": width, "BLOCK_D": block_d, "WIDTH": CHUNK}
     chunk_kernel[(len(plan.blocks), pages.kv_heads, chunks)](
         q, pages.k, pages.v, pages.k_scale if quantised else q, pages.v_scale if quantised else q, sums, tops, masses,
         plan.block_table, plan.cu_q, plan.lengths, plan.blocks, scale * LOG2_E, plan.block_table.shape[1], heads,
-        pages.kv_heads, chunks,
-        G=group, PAGE=pages.page_size, GROUPS=groups, QUANTISED=quantised, M=packed, N=BLOCK, **common,
+        pages.page_stride, pages.scale_stride, chunks,
+        G=group, PAGE=pages.page_size, GROUPS=pages.groups, QUANTISED=quantised, M=packed, N=BLOCK, **common,
     )  # fmt: skip
     reduce_kernel[(tokens, heads)](sums, tops, masses, out, plan.seen, heads, chunks, **common)
     return out
@@ -161,6 +165,6 @@ def write_kv(k: Tensor, v: Tensor, pages: LayerPages, slots: Tensor) -> None:
         return
     for x, store, scales in ((k, pages.k, pages.k_scale), (v, pages.v, pages.v_scale)):
         store_kernel[(len(slots), pages.kv_heads)](
-            x.contiguous(), store, scales, slots, pages.kv_heads,
-            D=width, PAGE=pages.page_size, GROUPS=scales.shape[3], FLOOR=reference.SMALLEST_SCALE,
+            x.contiguous(), store, scales, slots, pages.kv_heads, pages.page_stride, pages.scale_stride,
+            D=width, PAGE=pages.page_size, GROUPS=pages.groups, FLOOR=reference.SMALLEST_SCALE,
         )  # fmt: skip

@@ -20,6 +20,8 @@ class LayerPages:
 
     k, v: [pages, kv_heads, page_size, head_dim], int8, or a float type without scales.
     k_scale, v_scale: [pages, kv_heads, page_size, head_dim // group], or None with a float type.
+    Pages may lie any distance apart (an arena keeps one page of all layers together), the same for k and v, and the
+    same for both scales; within a page each tensor is contiguous.
     """
 
     k: Tensor
@@ -38,6 +40,27 @@ class LayerPages:
         for scale in scales:
             if scale is not None and (scale.shape[:3] != self.k.shape[:3] or self.head_dim % scale.shape[3]):
                 raise ValueError("scales: [pages, kv_heads, page_size, head_dim // group]")
+        for a, b in ((self.k, self.v), scales):
+            if a is not None and b is not None:
+                if a.stride(0) != b.stride(0) or a.shape != b.shape or a.dtype != b.dtype:
+                    raise ValueError("keys and values: pages equally far apart, of one shape and dtype")
+                if not all(t[:1].is_contiguous() for t in (a, b)):
+                    raise ValueError("pages: contiguous within a page")
+
+    @property
+    def page_stride(self) -> int:
+        """Values from one page's keys to the next one's."""
+        return self.k.stride(0)
+
+    @property
+    def scale_stride(self) -> int:
+        """Scales from one page's to the next one's; 0 without scales."""
+        return 0 if self.k_scale is None else self.k_scale.stride(0)
+
+    @property
+    def groups(self) -> int:
+        """Scales per token and head; 1 without scales."""
+        return 1 if self.k_scale is None else self.k_scale.shape[3]
 
     @property
     def kv_heads(self) -> int:

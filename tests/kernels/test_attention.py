@@ -9,19 +9,9 @@ from hypothesis import strategies as st
 
 from tenantry.kernels.attention import reference
 from tenantry.kernels.attention.layout import AttentionPlan, LayerPages, PageLayout
-from tenantry.kernels.testing import assert_close
+from tenantry.kernels.testing import arena_pages, assert_close
 
 GQA = [(4, 4), (8, 2), (14, 2), (8, 1)]
-INT8 = torch.int8
-
-
-def poison(pages: LayerPages) -> LayerPages:
-    for x in (pages.k, pages.v):
-        x.fill_(127 if x.dtype == INT8 else float("nan"))
-    for s in (pages.k_scale, pages.v_scale):
-        if s is not None:
-            s.fill_(float("nan"))
-    return pages
 
 
 class Cache:
@@ -32,7 +22,7 @@ class Cache:
         need = [-(-n // layout.page_size) for n in lengths]
         ids = torch.randperm(sum(need) + 3).tolist()
         self.tables = [[ids.pop() for _ in range(n)] for n in need]
-        self.pages = poison(layout.allocate(sum(need) + 3))
+        self.pages = arena_pages(layout, sum(need) + 3)
         self.kv = [torch.randn(2, n, layout.kv_heads, layout.head_dim) for n in lengths]
         for row, (k, v) in enumerate(self.kv):
             ops.write_kv(k, v, self.pages, self.slots(row, range(len(k))))
@@ -121,7 +111,7 @@ def test_nan_in_one_row_stays_in_it(ops):
 @pytest.mark.parametrize("group", [0, 32, 16])
 def test_writing_quantises_as_the_reference_does(ops, group: int):
     layout = PageLayout(2, 64, 4, group)
-    mine, theirs = poison(layout.allocate(5)), poison(layout.allocate(5))
+    mine, theirs = arena_pages(layout, 5), arena_pages(layout, 5)
     k, v = torch.randn(9, 2, 64) * 10 ** torch.randn(9, 2, 1), torch.randn(9, 2, 64)
     k[4] = 0
     slots = torch.randperm(20)[:9]
@@ -139,6 +129,27 @@ def test_writing_quantises_as_the_reference_does(ops, group: int):
     back = reference.dequantise(mine.k[page, :, offset], mine.k_scale[page, :, offset])
     step = mine.k_scale[page, :, offset].repeat_interleave(64 // layout.groups, -1)
     assert ((back - k).abs() <= step * 0.5001).all()
+
+
+@pytest.mark.parametrize("layout", [PageLayout(2, 32, 4), PageLayout(2, 32, 4, dtype=torch.float32)], ids=str)
+def test_pages_apart_give_the_bits_of_pages_together(ops, layout: PageLayout):
+    apart, together = arena_pages(layout, 9), layout.allocate(9)
+    k, v = torch.randn(2, 30, 2, 32)
+    for pages in (apart, together):
+        ops.write_kv(k, v, pages, torch.arange(4, 34))
+    plan, q = AttentionPlan.build([3], [30], [list(range(1, 9))], 4), torch.randn(3, 4, 32)
+    results = [ops.attention(q, pages, plan, 0.2) for pages in (apart, together)]
+    assert results[0].isfinite().all()
+    assert torch.equal(*results)
+
+
+def test_pages_must_be_contiguous_within_and_equally_far_apart():
+    k, v = torch.zeros(2, 4, 2, 4, 8)
+    with pytest.raises(ValueError, match="contiguous"):
+        LayerPages(k.transpose(1, 2), v.transpose(1, 2))
+    with pytest.raises(ValueError, match="far apart"):
+        LayerPages(k[::2], v[:2])
+    LayerPages(k[::2], v[::2])
 
 
 def test_rounding_is_half_to_even():
