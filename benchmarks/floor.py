@@ -1,17 +1,29 @@
-"""What this machine allows: measured read bandwidth and GEMM rate, and from them the floor of a decode step.
+"""What this machine allows: measured read bandwidth and GEMM rate, and from them the shortest time of a workload.
 
-Ratios to these floors are comparable between machines; tokens per second are not.
+Ratios to these floors are comparable between machines; tokens per second are not. The bandwidth is the best of
+several ways to read, at several working sets, all too large for a cache; the rate is the best that torch reaches.
 """
 
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
+
+from benchmarks.workload import Workload
+from tenantry.kernels.ops import select_ops
+from tenantry.kernels.quant.linear import TorchLinear
+
+MIB = 1 << 20
+SUMS_MIB = (512, 1024, 2048)
+GEMMS = (1024, 2048, 4096)
+SLOW_S = 0.4  # a product that takes longer is not tried at the next size
 
 
 def best_seconds(run: Callable[[], object], times: int = 5) -> float:
@@ -26,22 +38,82 @@ def best_seconds(run: Callable[[], object], times: int = 5) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """bytes_per_second: the best of reading 1 GiB once. flops: best fp32 or bf16 GEMM of size 2048."""
+    """reads: bytes per second by method. products: FLOP per second by method. The best of each is the machine's."""
 
     processor: str
     threads: int
-    bytes_per_second: float
-    flops: float
+    reads: dict[str, float]
+    products: dict[str, float]
+
+    @property
+    def bytes_per_second(self) -> float:
+        return max(self.reads.values())
+
+    @property
+    def flops(self) -> float:
+        return max(self.products.values())
 
     @classmethod
-    def measure(cls) -> "Machine":
-        data = torch.ones(1 << 28)
-        read = data.numel() * 4 / best_seconds(lambda: data.sum())
-        rates = []
-        for dtype in (torch.float32, torch.bfloat16):
-            a = torch.randn(2048, 2048).to(dtype)
-            rates.append(2 * 2048**3 / best_seconds(lambda a=a: a @ a, 3))
-        return cls(processor_name(), torch.get_num_threads(), read, max(rates))
+    def measure(cls, quick: bool = False) -> "Machine":
+        """Every core, whatever torch was told before; about twenty seconds, or four when quick."""
+        before, cores = torch.get_num_threads(), os.cpu_count() or 1
+        torch.set_num_threads(cores)
+        try:
+            return cls(processor_name(), cores, read_rates(quick), product_rates(quick))
+        finally:
+            torch.set_num_threads(before)
+
+    def better(self, other: "Machine") -> "Machine":
+        """The best of two measurements: the floor of a run that lies between them."""
+        reads, products = most(self.reads, other.reads), most(self.products, other.products)
+        return Machine(self.processor, self.threads, reads, products)
+
+
+def most(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
+
+
+def read_rates(quick: bool) -> dict[str, float]:
+    """torch's sum over fp32, and what a decode step does: one row through a chain of weights, torch's and ours."""
+    rates = {}
+    for mib in SUMS_MIB[:1] if quick else SUMS_MIB:
+        data = torch.ones(mib * MIB // 4)
+        rates[f"sum {mib} MiB"] = data.nbytes / best_seconds(lambda d=data: d.sum())
+        del data
+    ops = select_ops("cpu")
+    weights = [torch.full((4864, 896), 0.01, dtype=torch.bfloat16) for _ in range(60 if quick else 120)]
+    x = torch.ones(1, 896)
+    chains = {
+        "torch": [TorchLinear(w, None, w.dtype) for w in weights],
+        "ours": [ops.prepare_linear(w, None) for w in weights],
+    }
+    for name, layers in chains.items():
+        seconds = best_seconds(lambda ls=layers: [layer(x) for layer in ls])
+        rates[f"bf16 GEMV chain, {name}"] = sum(w.nbytes for w in weights) / seconds
+    return rates
+
+
+def product_rates(quick: bool) -> dict[str, float]:
+    """Square products and a decoder layer's largest one over 512 rows, fp32 and bf16."""
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        for size in GEMMS[:2] if quick else GEMMS:
+            a = torch.randn(size, size).to(dtype)
+            seconds = best_seconds(lambda a=a: a @ a, 3)
+            rates[f"{name} {size}"] = 2 * size**3 / seconds
+            if seconds > SLOW_S:
+                break
+        x, w = torch.randn(512, 896).to(dtype), torch.randn(4864, 896).to(dtype)
+        seconds = best_seconds(lambda x=x, w=w: torch.nn.functional.linear(x, w))
+        rates[f"{name} 512x896x4864"] = 2 * 512 * 896 * 4864 / seconds
+    return rates
+
+
+def bf16_in_hardware() -> bool:
+    """Whether this processor multiplies bf16 by itself; elsewhere torch's bf16 products are emulated."""
+    found: dict[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def processor_name() -> str:
@@ -54,37 +126,73 @@ def processor_name() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Bytes:
-    """What one decode step must read, in bytes: weights (bf16, each once), per unit of adapter rank, per KV token."""
+class Stored:
+    """Bytes per stored value of weights and adapters. kv_token is in Size, as our pages have it."""
 
-    parameters: int
-    weights: int
-    per_rank: int
+    weight: float = 2.0
+    adapter: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a model costs. layers: parameters of all linear layers. head: of the last product, once per drawn token.
+    rank: parameters per unit of rank of an adapter on all seven projections. attention: multiplications and
+    additions per pair of tokens. kv_token: bytes of a token's keys and values in our int8 pages."""
+
+    layers: int
+    head: int
+    rank: int
+    attention: int
     kv_token: int
 
     @classmethod
-    def of(cls, model: Path) -> "Bytes":
+    def of(cls, model: Path) -> "Size":
         config = json.loads((model / "config.json").read_text())
         with safe_open(model / "model.safetensors", "pt") as f:
             shapes = {name: f.get_slice(name).get_shape() for name in f.keys()}  # noqa: SIM118
-        matrices = {n: s for n, s in shapes.items() if len(s) == 2}
-        tied = config.get("tie_word_embeddings", False)
-        # an untied embedding is a look-up, not a matrix that every step reads
-        linear = sum(a * b for n, (a, b) in matrices.items() if tied or "embed_tokens" not in n)
-        per_rank = sum(2 * (a + b) for n, (a, b) in matrices.items() if "layers." in n)
-        heads = config["num_attention_heads"]
+        inner = [s for n, s in shapes.items() if len(s) == 2 and "layers." in n]
+        heads, depth = config["num_attention_heads"], config["num_hidden_layers"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
         kv_heads = config.get("num_key_value_heads", heads)
-        kv = config["num_hidden_layers"] * kv_heads * 2 * (head_dim + 4)  # int8 values and one fp32 scale each
-        return cls(linear, 2 * linear, per_rank, kv)
+        return cls(
+            layers=sum(a * b for a, b in inner),
+            head=config["vocab_size"] * config["hidden_size"],
+            rank=sum(a + b for a, b in inner),
+            attention=4 * depth * heads * head_dim,
+            kv_token=depth * kv_heads * 2 * (head_dim + 4),  # int8 values, one fp32 scale each
+        )
 
 
-def decode_floor_seconds(machine: Machine, size: Bytes, batch: int, ranks: int, context: int) -> float:
-    """The longer of reading every byte once and doing every multiplication once. ranks: sum over the adapters."""
-    read = size.weights + ranks * size.per_rank + batch * context * size.kv_token
-    work = 2 * size.parameters * batch
+def decode_seconds(
+    machine: Machine, size: Size, batch: int, ranks: int, row_ranks: int, context: int, stored: Stored
+) -> float:
+    """One decode step's floor: the longer of reading every byte once and doing every multiplication once.
+
+    ranks: sum over the adapters in the batch, each read once. row_ranks: sum over its rows, each computed."""
+    weights = (size.layers + size.head) * stored.weight
+    read = weights + ranks * size.rank * stored.adapter + batch * context * size.kv_token
+    work = 2 * batch * (size.layers + size.head) + 2 * row_ranks * size.rank + batch * context * size.attention
     return max(read / machine.bytes_per_second, work / machine.flops)
 
 
-def prefill_floor_seconds(machine: Machine, size: Bytes, tokens: int) -> float:
-    return 2 * size.parameters * tokens / machine.flops
+def prefill_seconds(machine: Machine, size: Size, tokens: int, rank: int) -> float:
+    """One prompt's floor at the GEMM rate. The head counts once: only the last position is drawn from."""
+    work = tokens * (2 * size.layers + 2 * rank * size.rank + size.attention * tokens // 2) + 2 * size.head
+    return work / machine.flops
+
+
+def ideal_seconds(
+    machine: Machine, size: Size, workload: Workload, ranks_of: dict[str, int], stored: Stored = Stored()
+) -> float:
+    """The whole workload at the machine's limits: prompts at the GEMM rate, every decode step at its floor."""
+    seconds = 0.0
+    for start in range(0, len(workload.calls), workload.concurrency):
+        window = workload.calls[start : start + workload.concurrency]
+        rows = [ranks_of[c.adapter] if c.adapter else 0 for c in window]
+        seconds += sum(prefill_seconds(machine, size, len(c.prompt), r) for c, r in zip(window, rows, strict=True))
+        distinct = sum(ranks_of[a] for a in {c.adapter for c in window if c.adapter})
+        context = len(window[0].prompt) + window[0].max_tokens // 2
+        # a prompt's own step draws its first token
+        steps = window[0].max_tokens - 1
+        seconds += steps * decode_seconds(machine, size, len(window), distinct, sum(rows), context, stored)
+    return seconds

@@ -1,6 +1,7 @@
 """Drives a workload at an OpenAI-compatible /v1/completions server, closed loop, and measures what a client sees.
 
-Every request must return exactly its tokens; anything else is counted as bad and named.
+Every request must return exactly its tokens; anything else is counted as bad and named. Ours and the peers' servers
+get the same requests; only how an adapter is named differs.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import aiohttp
 
@@ -71,19 +73,24 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (k - low)
 
 
-async def ask(http: aiohttp.ClientSession, url: str, key: str, base: str, call: Call, prompt: list[int]) -> Answer:
+async def ask(
+    http: aiohttp.ClientSession, url: str, key: str, base: str, call: Call, prompt: list[int], by: str
+) -> Answer:
     began = time.perf_counter()
     answer = Answer(call, began)
     body = {
-        "model": call.adapter or base,
+        "model": call.adapter or base if by == "model" else base,
         "prompt": prompt,
         "max_tokens": call.max_tokens,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "return_token_ids": True,
     }
+    if by == "model":
+        body["return_token_ids"] = True
+    else:  # llama.cpp: an empty list would mean every adapter at once
+        body["lora"] = [{"id": int(call.adapter or 0), "scale": 1.0 if call.adapter else 0.0}]
     try:
         async with http.post(f"{url}/v1/completions", headers={"Authorization": f"Bearer {key}"}, json=body) as resp:
             if resp.status != 200:
@@ -99,7 +106,8 @@ async def ask(http: aiohttp.ClientSession, url: str, key: str, base: str, call: 
                     answer.error = str(message["error"])[:300]
                     return answer
                 for choice in message.get("choices") or []:
-                    if ids := choice.get("token_ids"):
+                    ids = choice.get("token_ids") or []
+                    if ids or choice.get("text"):
                         answer.times.append(now)
                         answer.tokens += ids
                 if usage := message.get("usage"):
@@ -110,8 +118,11 @@ async def ask(http: aiohttp.ClientSession, url: str, key: str, base: str, call: 
     return answer
 
 
-async def drive(url: str, key: str, base: str, workload: Workload, limit_s: float = 1800) -> Outcome:
-    """Run one workload to its end with its own concurrency."""
+async def drive(
+    url: str, key: str, base: str, workload: Workload, limit_s: float = 1800, by: Literal["model", "lora"] = "model"
+) -> Outcome:
+    """Run one workload to its end with its own concurrency. by: an adapter is a model's name, or the number in
+    llama.cpp's field "lora"; that one sends no token ids back, so chains of several calls need the former."""
     chains: dict[str, list[Call]] = defaultdict(list)
     for call in workload.calls:
         chains[call.chain].append(call)
@@ -125,7 +136,7 @@ async def drive(url: str, key: str, base: str, workload: Workload, limit_s: floa
                 said: list[int] = []
                 for call in waiting.pop():
                     said += call.prompt
-                    answer = await ask(http, url, key, base, call, said)
+                    answer = await ask(http, url, key, base, call, said, by)
                     answers.append(answer)
                     said = said + answer.tokens
 

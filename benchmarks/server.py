@@ -3,6 +3,7 @@
 Everything goes through the command line and the REST API, as a user's set-up would.
 """
 
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -11,15 +12,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from benchmarks.load import Outcome, drive
+from benchmarks.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server. base: the name of the base model. key: a tenant's API key."""
+    """A running server, ours or a peer's. base: the name of the base model. key: a tenant's API key. by: how the
+    server is told an adapter (load.drive)."""
 
     url: str
     key: str
     base: str
+    by: Literal["model", "lora"] = "model"
+
+    def drive(self, workload: Workload) -> Outcome:
+        return asyncio.run(drive(self.url, self.key, self.base, workload, by=self.by))
 
 
 def tenantry(*arguments: str) -> str:

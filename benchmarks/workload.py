@@ -8,6 +8,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmarks.models import standard_library_text
@@ -21,6 +22,7 @@ DESCRIPTIONS = {
     "W4": "sessions: 8 sessions of 4 turns, +64 user tokens, 32 out, 8 in flight",
     "W5": "one stream: 8 requests, 128 in / 64 out, base",
     "W5L": "one stream with one adapter",
+    "WC": "capacity: 32 requests, each on another adapter, 128 in / 64 out, 32 in flight",
     "WU": "warm-up, not reported",
 }
 
@@ -43,6 +45,10 @@ class Workload:
     calls: tuple[Call, ...]
     concurrency: int
 
+    def first(self, calls: int) -> "Workload":
+        """Its first calls alone; their number bounds how many can be in flight."""
+        return Workload(self.name, self.calls[:calls], min(calls, self.concurrency))
+
 
 class Text:
     """Pieces of real text with an exact number of tokens."""
@@ -59,6 +65,9 @@ class Text:
         return tuple(self._ids[start : start + n])
 
 
+text_of = cache(Text)
+
+
 def zipf_adapters(names: Sequence[str], requests: int) -> list[str]:
     """Popularity is shuffled over the adapters, so that rank and popularity are independent."""
     rng = random.Random(SEED)
@@ -70,7 +79,7 @@ def zipf_adapters(names: Sequence[str], requests: int) -> list[str]:
 
 def build(tokenizer: Path, adapters: Sequence[str] = (), rep: int = 0) -> dict[str, Workload]:
     """adapters: their model names; without any, W1 and W5L run on the base."""
-    text = Text(tokenizer)
+    text = text_of(tokenizer)
 
     def flat(name: str, chosen: list[str | None], tokens: int, out: int, concurrency: int) -> Workload:
         calls = (
@@ -95,4 +104,5 @@ def build(tokenizer: Path, adapters: Sequence[str] = (), rep: int = 0) -> dict[s
         "W4": Workload("W4", turns, 8),
         "W5": flat("W5", [None] * 8, 128, 64, 1),
         "W5L": flat("W5L", [lone] * 8, 128, 64, 1),
+        "WC": flat("WC", [*adapters[:32]] or [None] * 32, 128, 64, 32),
     }

@@ -40,7 +40,8 @@ class ScheduleConfig:
 class EngineConfig:
     """Everything a worker process needs. adapter_dir holds canonical blobs named by hex digest.
 
-    dtype: "bfloat16" or "float32" for the weights' arithmetic. kv_dtype: "int8", or "native" for comparison.
+    dtype: "bfloat16" or "float32" for the weights' arithmetic. kv_dtype: "int8"; "bfloat16", or
+    "native" (the activations' dtype), for comparison.
     kv_group: values per KV scale along the head dimension; 0 means one scale per token and head.
     adapter_bytes: most bytes of adapters resident at once. threads: 0 leaves torch's choice.
     drain_s: how long running requests may take to end after SIGTERM.

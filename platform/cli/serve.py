@@ -43,7 +43,7 @@ def serve(
     host: Annotated[str | None, Parameter(help="Address to listen on.")] = None,
     port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes a free one.")] = None,
     dtype: Annotated[Literal["bfloat16", "float32"], Parameter(help="Arithmetic of the weights.")] = "bfloat16",
-    kv_dtype: Annotated[Literal["int8", "native"], Parameter(help="How KV pages are kept.")] = "int8",
+    kv_dtype: Annotated[Literal["int8", "bfloat16", "native"], Parameter(help="How KV pages are kept.")] = "int8",
     kv_pages: Annotated[int, Parameter(help="Pages of 16 tokens in the KV cache.")] = 2048,
     adapter_gib: Annotated[float, Parameter(help="Most GiB of adapters resident at once.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,

@@ -26,7 +26,7 @@ from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-KV_DTYPES = ("int8", "native")
+KV_DTYPES = ("int8", "bfloat16", "native")
 
 
 class ModelRunner:
@@ -51,7 +51,7 @@ class ModelRunner:
             progress("digest", 0, 1)
         self.model_digest = digest_model(config.model_dir)
         weights = load_weights(config.model_dir, shape, dtype, ops, progress)
-        pages_dtype = torch.int8 if config.kv_dtype == "int8" else activation
+        pages_dtype = {"int8": torch.int8, "bfloat16": torch.bfloat16, "native": activation}[config.kv_dtype]
         layout = PageLayout(
             kv_heads=shape.kv_heads,
             head_dim=shape.head_dim,

@@ -70,3 +70,13 @@ def test_int8_pages_take_less_than_a_third_of_fp32(serve):
     assert native.nbytes == 3 * 512 * 2 * 2 * 4 * 64
     held = sum(t.nbytes for layer in int8.layers for t in (layer.k, layer.v, layer.k_scale, layer.v_scale))
     assert held == int8.nbytes
+
+
+def test_bf16_pages_lie_between_exact_and_quantised_ones(serve):
+    """The comparison that the benchmarks make: two bytes a value, and a smaller error than one byte's."""
+    exact = serve("llama").driver.logits([PROMPT])[0]
+    errors = {kind: (serve("llama", kv_dtype=kind).driver.logits([PROMPT])[0] - exact).abs().mean().item()
+              for kind in ("bfloat16", "int8")}  # fmt: skip
+    assert 0 < errors["bfloat16"] < errors["int8"]
+    native, half = (serve("llama", kv_dtype=kind).runner.pool.nbytes for kind in ("native", "bfloat16"))
+    assert half * 2 == native

@@ -1,0 +1,180 @@
+"""W1-W5 and WC through our real server, in every variant, and duels with peers over the same requests.
+
+All variants of one model are served at once and take turns, so that whatever else the machine does falls on each.
+A duel runs ours, the peer, and ours again over the same calls: its ratio is what to read, not the speeds. No prompt
+is sent twice, for a prefix cache would answer it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from benchmarks.floor import Machine, Size, ideal_seconds
+from benchmarks.load import Outcome
+from benchmarks.report import Report
+from benchmarks.server import Served, serve
+from benchmarks.variants import Variant
+from benchmarks.workload import Workload, build
+
+LIMITED = ("W1", "W2", "W5", "W5L", "WC")  # prompts share nothing, so that each must be computed
+OF_LIMIT = {("bf16", "W1"): ">= 0.5", ("bf16", "WC"): ">= 0.5"}
+SERVER_OPTIONS = ("--adapter-gib", "2")  # 32 adapters of the 0.5B shape are 1.06 GB
+
+
+@dataclass(slots=True)
+class Contest:
+    """One model's run. ranks: of each adapter by name. label: what rows begin with.
+    absent: variants that did not start, and why."""
+
+    label: str
+    model: Path
+    ranks: Mapping[str, int]
+    machine: Machine
+    report: Report
+    ours: dict[Variant, Served] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    speeds: dict[tuple[str, str], float] = field(default_factory=dict)
+    reps: Iterator[int] = field(default_factory=count)
+
+    def fresh(self, name: str, calls: int = 0) -> Workload:
+        """The workload with prompts that nobody was sent yet; its first `calls` only, when given."""
+        whole = build(self.model / "tokenizer.json", list(self.ranks), next(self.reps))[name]
+        return whole.first(calls) if calls else whole
+
+    def speed(self, who: Variant, workload: Workload) -> Outcome:
+        outcome = self.ours[who].drive(workload)
+        if outcome.bad:
+            what = f"{self.label} {who.name} {workload.name} failed requests"
+            self.report.judge(what, len(outcome.bad), "<= 0", note=str(outcome.bad[:3]))
+        return outcome
+
+    def whole(self, name: str, calls: int = 0) -> None:
+        """One workload in every variant, each beside the machine's limit."""
+        for who in self.ours:
+            workload = self.fresh(name, calls)
+            outcome = self.speed(who, workload)
+            self.record(who, workload, outcome.output_tokens_per_second, outcome.seconds, outcome)
+
+    def lone_streams(self, calls: int = 0) -> None:
+        """W5 and W5L call by call in turns, so that their ratio survives a busy machine."""
+        for who in self.ours:
+            base, adapted = self.fresh("W5", calls), self.fresh("W5L", calls)
+            pairs = tuple(call for pair in zip(base.calls, adapted.calls, strict=True) for call in pair)
+            outcome = self.speed(who, Workload("W5+W5L", pairs, 1))
+            for part in (base, adapted):
+                own = tuple(a for a in outcome.answers if a.good and a.call.workload == part.name)
+                seconds = sum(a.times[-1] for a in own)
+                speed = sum(a.counted for a in own) / seconds if own else float("nan")
+                self.record(who, part, speed, seconds, Outcome(part.name, seconds, own))
+        self.between("W5L", "W5", {"bf16": ">= 0.9"})
+
+    def record(self, who: Variant, workload: Workload, speed: float, seconds: float, outcome: Outcome) -> None:
+        name = workload.name
+        self.speeds[who.name, name] = speed
+        self.report.add(
+            f"{self.label} {who.name} {name}",
+            speed,
+            "tok/s",
+            ttft_p50_ms=outcome.ttft(0.5),
+            ttft_p99_ms=outcome.ttft(0.99),
+            itl_p50_ms=outcome.itl(0.5),
+            itl_p99_ms=outcome.itl(0.99),
+            cached=outcome.cached,
+        )
+        if name in LIMITED:
+            size = Size.of(self.model)
+            share = ideal_seconds(self.machine, size, workload, dict(self.ranks), who.stored) / seconds
+            self.judged(f"{who.name} {name} of the machine's limit", share, OF_LIMIT.get((who.name, name), ""))
+
+    def between(self, above: str, below: str, targets: Mapping[str, str]) -> None:
+        """The ratio of two of our own workloads in each variant."""
+        for who in self.ours:
+            if (who.name, above) in self.speeds and (who.name, below) in self.speeds:
+                ratio = self.speeds[who.name, above] / self.speeds[who.name, below]
+                self.judged(f"{who.name} {above} / {below}", ratio, targets.get(who.name, ""))
+
+    def prefix(self) -> None:
+        """W3's prompts one at a time, one token each, so that only computing differs between a hit and a miss."""
+        for who in list(self.ours)[:1]:
+            shared = self.fresh("W3")
+            outcome = self.speed(who, Workload("W3", shared.calls, 1))
+            cold, hit = (outcome.ttft(0.5, lambda a, h=h: (a.cached > 0) == h) for h in (False, True))
+            self.report.add(f"{self.label} {who.name} prefix TTFT, cold", cold, "ms")
+            self.report.add(f"{self.label} {who.name} prefix TTFT, hit", hit, "ms")
+            self.judged(f"{who.name} prefix-hit TTFT / cold", hit / cold, "<= 0.35")
+
+    def duel(
+        self,
+        name: str,
+        calls: int,
+        peer: str,
+        run: Callable[[Workload], float],
+        targets: Mapping[str, str],
+        note: str = "",
+    ) -> None:
+        """Ours in the variants that `targets` names, the peer, ours again. run: output tokens per second."""
+        entered = [who for who in self.ours if who.name in targets]
+        tokens, seconds = dict.fromkeys(entered, 0), dict.fromkeys(entered, 0.0)
+
+        def turn() -> None:
+            for who in entered:
+                outcome = self.speed(who, self.fresh(name, calls))
+                tokens[who] += sum(a.counted for a in outcome.answers if a.good)
+                seconds[who] += outcome.seconds
+
+        turn()
+        theirs = run(self.fresh(name, calls))
+        turn()
+        self.report.add(f"{self.label} {name} {peer}", theirs, "tok/s", note=note, requests=calls)
+        for who in entered:
+            self.judged(f"{who.name} {name} / {peer}", tokens[who] / seconds[who] / theirs, targets[who.name])
+        for absent in set(targets) & set(self.absent):
+            self.report.absent(f"{self.label} {absent} {name} / {peer}", self.absent[absent], targets[absent])
+
+    def without(self, peer: str, why: str, targets: Mapping[str, Mapping[str, str]]) -> None:
+        """A peer that could not run: every target that stands on it says so."""
+        for name, bounds in targets.items():
+            for who, bound in bounds.items():
+                self.report.absent(f"{self.label} {who} {name} / {peer}", why, bound)
+
+    def judged(self, what: str, value: float, target: str) -> None:
+        if target:
+            self.report.judge(f"{self.label} {what}", value, target)
+        else:
+            self.report.add(f"{self.label} {what}", value)
+
+
+@contextmanager
+def contest(
+    label: str,
+    model: Path,
+    adapters: Mapping[str, Path],
+    ranks: Mapping[str, int],
+    variants: tuple[Variant, ...],
+    data: Path,
+    report: Report,
+    quick: bool,
+) -> Iterator[Contest]:
+    """Serve every variant; those that do not start are reported. The machine is measured before anything runs."""
+    machine = Machine.measure(quick)
+    report.add(f"{label} read bandwidth", machine.bytes_per_second / 1e9, "GB/s", **gigas(machine.reads))
+    report.add(f"{label} GEMM rate", machine.flops / 1e9, "GFLOP/s", **gigas(machine.products))
+    with ExitStack() as stack:
+        made = Contest(label, model, ranks, machine, report)
+        for variant in variants:
+            where = data / f"{label}-{variant.name}"
+            try:
+                server = serve(model, list(adapters.items()), where, *SERVER_OPTIONS, *variant.options)
+                made.ours[variant] = stack.enter_context(server)
+            except RuntimeError as error:
+                made.absent[variant.name] = " ".join(str(error).split())[-300:]
+                report.absent(f"{label} {variant.name}", made.absent[variant.name])
+                continue
+            made.ours[variant].drive(made.fresh("WU"))
+        yield made
+
+
+def gigas(rates: Mapping[str, float]) -> dict[str, float]:
+    return {name: rate / 1e9 for name, rate in rates.items()}
