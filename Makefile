@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint bench gpu soak chaos demo-model clean
+.PHONY: help setup serve test lint bench bench-peers gpu soak chaos demo-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -30,8 +30,13 @@ lint: $(STAMP) ## ruff, strict types, import contracts
 test: lint ## the whole suite
 	@$(BIN)/python -m pytest -m "not soak and not chaos and not gpu"
 
-bench: $(STAMP) ## every benchmark, each beside its floor and its peers
-	@$(BIN)/python -m benchmarks.run
+bench: $(STAMP) ## every benchmark, each beside its floor and its peers (BENCH="--quick", ...)
+	@$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-peers: $(STAMP) ## the same beside vLLM and llama.cpp, installed into PEERS, a folder outside of here
+	@test -n "$(PEERS)" || { echo "make bench-peers PEERS=/a/folder"; exit 2; }
+	@$(BIN)/python -m benchmarks.peers install $(PEERS) || echo "tenantry: going on without those that failed"
+	@$(BIN)/python -m benchmarks.run --peers-dir $(PEERS) $(BENCH)
 
 gpu: $(STAMP) ## kernel tests and benchmarks on a CUDA device (Triton's interpreter without one)
 	@$(BIN)/python -m pytest --confcutdir=tests/kernels tests/kernels

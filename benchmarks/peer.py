@@ -4,6 +4,7 @@ A window of `concurrency` requests in one generate() stands for the servers' clo
 PEFT's own mixed batch (`adapter_names`); a Peer made without adapters runs the base without PEFT's wrapper.
 """
 
+import os
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ class Peer:
     def __init__(self, base: Path, adapters: Path | None, names: list[str], dtype: torch.dtype) -> None:
         from transformers import AutoModelForCausalLM
 
+        torch.set_num_threads(os.cpu_count() or 1)  # whatever our own runner told torch in this process
         self.base = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation="sdpa").eval()
         self.mixed = self.base
         if adapters is not None and names:
