@@ -15,7 +15,8 @@ from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora import reference as reference_lora
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
-from tenantry.kernels.quant.linear import Linear, prepare_linear, prepare_reference, prepare_torch
+from tenantry.kernels.quant.linear import PrepareLinear, prepare_linear, prepare_reference, prepare_torch
+from tenantry.kernels.quant.schemes import Scheme
 from tenantry.kernels.sampling import reference as reference_sampling
 from tenantry.kernels.sampling.spec import DrawSpec, SampleResult
 
@@ -26,7 +27,7 @@ class Ops:
 
     write_kv(k, v, pages, slots): see attention/reference.py, as for attention(q, pages, plan, scale).
     apply_lora(x, y, layer, site, plan, table): see lora/reference.py.
-    prepare_linear(weight, bias): see quant/linear.py; called once per layer at load.
+    prepare_linear(weight, bias, scheme): see quant/linear.py; called once per layer at load.
     sample(logits, specs): see sampling/reference.py.
     """
 
@@ -35,7 +36,7 @@ class Ops:
     write_kv: Callable[[Tensor, Tensor, LayerPages, Tensor], None]
     attention: Callable[[Tensor, LayerPages, AttentionPlan, float], Tensor]
     apply_lora: Callable[[Tensor, Tensor, int, str, LoraPlan, LoraTable], None]
-    prepare_linear: Callable[[Tensor, Tensor | None], Linear]
+    prepare_linear: PrepareLinear
     sample: Callable[[Tensor, Sequence[DrawSpec]], SampleResult]
 
 
@@ -91,16 +92,17 @@ def select_ops(device: str, threads: int = 0) -> Ops:
     raise ValueError(f"device: no kernels for {device!r}")
 
 
-def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype) -> None:
+def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "native") -> None:
     """Run every operation once on the smallest shapes, so that nothing is compiled (the first time ever, up to a
-    minute) or loaded from the compiler's cache (afterwards) while requests wait. weights, kv: dtypes to be used."""
+    minute) or loaded from the compiler's cache (afterwards) while requests wait. weights, kv: dtypes to be used;
+    scheme: of the weights."""
     layout = PageLayout(1, 32, 4, 0, kv)
     pages, slots = layout.allocate(1), torch.arange(2)
     x = torch.zeros(2, 32)
     ops.write_kv(x.view(2, 1, 32), x.view(2, 1, 32), pages, slots)
     ops.attention(x.view(2, 1, 32), pages, AttentionPlan.build([2], [2], [[0]], 4), 1.0)
     for rows in (1, 1 << 11):  # below and above the size that is worth a second thread
-        y = ops.prepare_linear(torch.zeros(64, 32, dtype=weights), None)(torch.zeros(rows, 32))
+        y = ops.prepare_linear(torch.zeros(64, 32, dtype=weights), None, scheme)(torch.zeros(rows, 32))
     table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights)
     module = SliceWeights(torch.zeros(4, 32), torch.zeros(64, 4), 4, 1.0)
     table.set_slot(0, table.prepare({(0, "site", 0): module}))

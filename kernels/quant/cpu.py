@@ -1,14 +1,13 @@
-"""Matrix products over bfloat16 or fp32 weights as they lie in the checkpoint, in fp32, for any number of rows.
+"""Matrix products over bfloat16 or fp32 rows as they are stored, in fp32: what adapters are multiplied with.
 
 Blocked so that a slice of the weights stays in the L2 cache while all rows pass over it (BLIS: Van Zee and van de
 Geijn, TOMS 2015). An output is summed in one fixed order, so it is the same bit for bit whatever shares the batch.
 """
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, run_parallel
+from tenantry.kernels.threads import compiled
 from tenantry.kernels.tiles import COLUMNS, LANES, ROWS, make_dot
 
 Floats = NDArray[np.float32]
@@ -16,7 +15,6 @@ Floats = NDArray[np.float32]
 STEP = 2 * LANES  # stored values that one iteration reads
 DEPTH = 1024  # values of a row per block
 BLOCK_BYTES = 1 << 18  # of stored values per block
-SINGLE_THREAD_WORK = 1 << 20  # multiply-adds below which a parallel region costs more than it saves
 
 b1, b2, b3, b4, b5, b6 = (make_dot(min(rows, ROWS), "bfloat16", True) for rows in range(1, 7))
 f1, f2, f3, f4, f5, f6 = (make_dot(min(rows, ROWS), "float32", True) for rows in range(1, 7))
@@ -115,24 +113,3 @@ def arrange(x: Floats, out: Floats, item: int) -> None:
         else:
             for i in range(width):
                 out[t, i] = x[t, i]
-
-
-@compiled_parallel
-def multiply_parallel(
-    w: int, item: int, x: int, bias: int, y: int, rows: int, depth: int, columns: int, y_stride: int, parts: int
-) -> None:
-    """multiply over all columns, split evenly in `parts`."""
-    each = (columns // COLUMNS + parts - 1) // parts * COLUMNS
-    for part in prange(parts):
-        first = min(part * each, columns)
-        multiply(w, item, x, bias, y, rows, depth, first, min(first + each, columns), y_stride)
-
-
-def product(addresses: tuple[int, int, int, int, int], rows: int, depth: int, columns: int) -> None:
-    """y = x @ w.T + bias on as many threads as pay. addresses: w, its item size, x (arranged), bias, y."""
-    w, item, x, bias, y = addresses
-    threads = get_threads()
-    if threads == 1 or rows * depth * columns < SINGLE_THREAD_WORK:
-        multiply(w, item, x, bias, y, rows, depth, 0, columns, 4 * columns)
-    else:
-        run_parallel(multiply_parallel, w, item, x, bias, y, rows, depth, columns, 4 * columns, threads)

@@ -1,9 +1,4 @@
-"""Linear layers prepared once at load: which weight format and which product, by what the processor has.
-
-bfloat16 weights stay as the checkpoint has them (2 bytes per value, no copy unless a size needs padding) and are
-widened to fp32 in registers, which beats oneDNN's fp32 copy up to 16 rows and its emulated bf16 at every size on
-processors without bf16 instructions. Activations are fp32.
-"""
+"""Linear layers prepared once at load: which storage and which product, by scheme and by what the processor has."""
 
 from typing import Protocol
 
@@ -12,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tenantry.kernels.capability import cpu_capability
+from tenantry.kernels.quant import schemes
+from tenantry.kernels.quant.schemes import SCHEMES, Scheme, SchemeUnsupported
 
 
 class Linear(Protocol):
@@ -22,6 +19,14 @@ class Linear(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [T, in] fp32. Returns [T, out] fp32."""
+        ...
+
+
+class PrepareLinear(Protocol):
+    """Makes a layer of a matrix, once at load."""
+
+    def __call__(self, weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
+        """weight: [out, in] float. bias: [out] or None. Raises SchemeUnsupported for sizes that a scheme lacks."""
         ...
 
 
@@ -39,57 +44,48 @@ class TorchLinear:
         return functional.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
 
-class TiledLinear:
-    """Our own product (quant/cpu.py): every row's result is the same bit for bit whatever shares the call."""
+class ReferenceLinear:
+    """A scheme's own arithmetic, by its definition (schemes.py): slow, and right."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        from tenantry.kernels.quant import cpu
-        from tenantry.kernels.tiles import COLUMNS
-
-        self.out_features, self.in_features = weight.shape
-        padded_out = -(-self.out_features // COLUMNS) * COLUMNS
-        self.depth = -(-self.in_features // cpu.STEP) * cpu.STEP
-        if weight.dtype not in (torch.bfloat16, torch.float32):
-            weight = weight.float()
-        if (padded_out, self.depth) != tuple(weight.shape):
-            padding = (0, self.depth - self.in_features, 0, padded_out - self.out_features)
-            weight = functional.pad(weight, padding)
-        self.weight = weight.contiguous()
-        self.bias = torch.zeros(padded_out)
-        if bias is not None:
-            self.bias[: self.out_features] = bias
-        self.weight_bytes = self.weight.nbytes
-        self._cpu = cpu
+    def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme) -> None:
+        self.bias, self.scheme = bias, scheme
+        self.out_features = weight.shape[0]
+        self.weights = schemes.quantise_groups(weight) if scheme == "w4a16" else schemes.quantise_channels(weight)
+        self.weight_bytes = sum(part.nbytes for part in self.weights)
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows, columns, item = x.shape[0], self.weight.shape[0], self.weight.dtype.itemsize
-        arranged = torch.empty((rows, self.depth))
-        self._cpu.arrange(x.numpy(), arranged.numpy(), item)
-        out = torch.empty((rows, columns))
-        self._cpu.product(
-            (self.weight.data_ptr(), item, arranged.data_ptr(), self.bias.data_ptr(), out.data_ptr()),
-            rows,
-            self.depth,
-            columns,
-        )
-        return out[:, : self.out_features]
+        if isinstance(self.weights, schemes.Groups):
+            return schemes.linear_w4a16(x, self.weights, self.bias)
+        product = schemes.linear_w8a16 if self.scheme == "w8a16" else schemes.linear_w8a8
+        return product(x, self.weights, self.bias)
 
 
-def prepare_reference(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """weight: [out, in] float. bias: [out] or None. A layer in fp32."""
-    return TorchLinear(weight, bias, torch.float32)
+def prepare_reference(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
+    """As PrepareLinear; everything in fp32."""
+    require(scheme)
+    return TorchLinear(weight, bias, torch.float32) if scheme == "native" else ReferenceLinear(weight, bias, scheme)
 
 
-def prepare_torch(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """weight: [out, in] float, on any device. bias: [out] or None. torch's own product in the weight's dtype."""
-    return TorchLinear(weight, bias, weight.dtype)
+def prepare_torch(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
+    """As PrepareLinear, on any device: torch's own product in the weight's dtype."""
+    require(scheme)
+    return TorchLinear(weight, bias, weight.dtype) if scheme == "native" else ReferenceLinear(weight, bias, scheme)
 
 
-def prepare_linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """weight: [out, in] float, kept without a copy where its sizes allow. bias: [out] or None.
-
-    bfloat16 with AMX: torch's oneDNN product. Everything else: our tiles.
-    """
-    if weight.dtype == torch.bfloat16 and cpu_capability().amx_bf16:
+def prepare_linear(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
+    """As PrepareLinear, on CPU. bfloat16 with AMX: torch's oneDNN product. Everything else: our tiles, which hold a
+    copy in panels and give a row the same bits whatever shares the call."""
+    require(scheme)
+    if scheme == "native" and weight.dtype == torch.bfloat16 and cpu_capability().amx_bf16:
         return TorchLinear(weight, bias, torch.bfloat16)
-    return TiledLinear(weight, bias)
+    from tenantry.kernels.quant import cpu_linear
+
+    if scheme == "w8a8":
+        return cpu_linear.BytesLinear(weight, bias)
+    return cpu_linear.PanelLinear(weight, bias, scheme)
+
+
+def require(scheme: str) -> None:
+    """Raises SchemeUnsupported for a scheme that does not exist."""
+    if scheme not in SCHEMES:
+        raise SchemeUnsupported(f"{scheme!r} is not one of {', '.join(SCHEMES)}")

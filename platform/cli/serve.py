@@ -44,6 +44,10 @@ def serve(
     port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes a free one.")] = None,
     dtype: Annotated[Literal["bfloat16", "float32"], Parameter(help="Arithmetic of the weights.")] = "bfloat16",
     kv_dtype: Annotated[Literal["int8", "bfloat16", "native"], Parameter(help="How KV pages are kept.")] = "int8",
+    weights: Annotated[
+        Literal["native", "w8a16", "w8a8", "w4a16"] | None,
+        Parameter(help="How matrices are held: as dtype says, or in 8 or 4 bits; else TENANTRY_WEIGHTS."),
+    ] = None,
     kv_pages: Annotated[int, Parameter(help="Pages of 16 tokens in the KV cache.")] = 2048,
     adapter_gib: Annotated[float, Parameter(help="Most GiB of adapters resident at once.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
@@ -68,6 +72,7 @@ def serve(
             port=port,
             model_dir=directory,
             model_name=model_name or (DEMO_MODEL_NAME if demo else None),
+            weights=weights,
         )
         if chosen.port:
             require_port(chosen.host, chosen.port)
@@ -81,6 +86,7 @@ def serve(
             journal_dir=UNSET,
             dtype=dtype,
             kv_dtype=kv_dtype,
+            weights=chosen.weights,
             adapter_bytes=int(adapter_gib * (1 << 30)),
             threads=threads or os.cpu_count() or 1,
             cache=CacheConfig(pages=kv_pages),

@@ -50,7 +50,8 @@ class ModelRunner:
         if progress:
             progress("digest", 0, 1)
         self.model_digest = digest_model(config.model_dir)
-        weights = load_weights(config.model_dir, shape, dtype, ops, progress)
+        weights = load_weights(config.model_dir, shape, dtype, ops, progress, config.weights)
+        self.weight_bytes = weights.nbytes
         pages_dtype = {"int8": torch.int8, "bfloat16": torch.bfloat16, "native": activation}[config.kv_dtype]
         layout = PageLayout(
             kv_heads=shape.kv_heads,
@@ -66,7 +67,7 @@ class ModelRunner:
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)
         if progress:
             progress("kernels", 0, 1)
-        warm_up(ops, dtype, pages_dtype)
+        warm_up(ops, dtype, pages_dtype, config.weights)
         self._ops = ops
 
     @property

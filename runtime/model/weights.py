@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tenantry.kernels.ops import Ops
 from tenantry.kernels.quant.linear import Linear
+from tenantry.kernels.quant.schemes import Scheme, SchemeUnsupported
 from tenantry.runtime.model.config import ModelConfig
-from tenantry.runtime.model.errors import WeightsInvalid
+from tenantry.runtime.model.errors import ModelUnsupported, WeightsInvalid
 
 Progress = Callable[[str, int, int], None]
 """(what, done, of how many): called while something long goes on."""
@@ -42,6 +43,10 @@ class LayerWeights:
     gate_up: Linear
     down: Linear
 
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        return self.qkv, self.o, self.gate_up, self.down
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
@@ -51,6 +56,12 @@ class DecoderWeights:
     layers: tuple[LayerWeights, ...]
     norm: Tensor
     head: Linear
+
+    @property
+    def nbytes(self) -> int:
+        """Of the embedding and every matrix as it is held."""
+        linears = [linear for layer in self.layers for linear in layer.linears]
+        return self.embedding.nbytes + sum(linear.weight_bytes for linear in (*linears, self.head))
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -128,14 +139,26 @@ class Checkpoint:
 
 
 def load_weights(
-    directory: Path, config: ModelConfig, dtype: torch.dtype, ops: Ops, progress: Progress | None = None
+    directory: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    ops: Ops,
+    progress: Progress | None = None,
+    scheme: Scheme = "native",
 ) -> DecoderWeights:
-    """dtype: of the matrices; biases and norms are fp32. Raises WeightsInvalid."""
+    """dtype: of the matrices; biases and norms are fp32. scheme: how the layers' matrices and the head are held; the
+    embedding keeps its dtype, and so a tied head is a second copy. Raises WeightsInvalid, ModelUnsupported."""
     expected = expected_shapes(config)
     with Checkpoint(directory, expected, config.tied) as checkpoint:
 
         def vector(name: str) -> Tensor:
             return checkpoint.read(name, torch.float32).to(ops.device)
+
+        def prepare(weight: Tensor, bias: Tensor | None, name: str) -> Linear:
+            try:
+                return ops.prepare_linear(weight, bias, scheme)
+            except SchemeUnsupported as error:
+                raise ModelUnsupported("weights", f"{name}: {error}") from None
 
         def linear(prefix: str, *parts: str) -> Linear:
             names = [f"{prefix}.{part}" for part in parts]
@@ -143,7 +166,7 @@ def load_weights(
             if f"{names[0]}.bias" in expected:
                 bias = torch.cat([vector(f"{name}.bias") for name in names])
             weight = [checkpoint.read(f"{name}.weight", dtype).to(ops.device) for name in names]
-            return ops.prepare_linear(torch.cat(weight) if len(weight) > 1 else weight[0], bias)
+            return prepare(torch.cat(weight) if len(weight) > 1 else weight[0], bias, names[0])
 
         layers = []
         for index in range(config.layers):
@@ -164,9 +187,7 @@ def load_weights(
             )
         embedding = checkpoint.read("model.embed_tokens.weight", dtype).to(ops.device)
         head = embedding if config.tied else checkpoint.read(HEAD, dtype).to(ops.device)
-        weights = DecoderWeights(
-            embedding, tuple(layers), vector("model.norm.weight"), ops.prepare_linear(head, None)
-        )
+        weights = DecoderWeights(embedding, tuple(layers), vector("model.norm.weight"), prepare(head, None, HEAD))
     if progress:
         progress("weights", config.layers, config.layers)
     return weights

@@ -9,6 +9,7 @@ import torch
 
 from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.ops import select_ops, warm_up
+from tenantry.kernels.quant.schemes import SCHEMES
 from tenantry.kernels.timing import median_us, read_bandwidth
 
 
@@ -49,10 +50,13 @@ def test_nothing_is_compiled_after_warming_up(ops):
     from tenantry.kernels.lora import cpu as lora
     from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
     from tenantry.kernels.quant import cpu as quant
+    from tenantry.kernels.quant import panels
 
-    warm_up(ops, torch.bfloat16, torch.int8)
+    for scheme in SCHEMES:
+        warm_up(ops, torch.bfloat16, torch.int8, scheme)
     warm_up(ops, torch.float32, torch.int8)
-    kernels = (attention.all_blocks, attention.store, lora.all_tiles, quant.arrange, quant.multiply_parallel)
+    kernels = (attention.all_blocks, attention.store, lora.all_tiles, quant.arrange, panels.multiply_parallel)
+    kernels += (panels.multiply, panels.to_bytes, panels.multiply_bytes, panels.multiply_bytes_parallel)
     before = [len(k.signatures) for k in kernels]
     for rows in (1, 7):
         pages = [PageLayout(2, 64, 16).allocate(3) for _ in range(2)][1]
@@ -62,6 +66,8 @@ def test_nothing_is_compiled_after_warming_up(ops):
         for dtype in (torch.bfloat16, torch.float32):
             linear = ops.prepare_linear(torch.randn(4096, 96, dtype=dtype), torch.randn(4096))
             y = linear(torch.randn(rows, 96))
+            for scheme in SCHEMES:
+                ops.prepare_linear(torch.randn(4096, 96, dtype=dtype), None, scheme)(torch.randn(rows, 96))
             table = LoraTable(3, {"a": SiteShape(96, (4096,)), "b": SiteShape(64, (32, 32))}, dtype)
             module = SliceWeights(torch.randn(8, 96), torch.randn(4096, 8), 8, 1.0)
             table.set_slot(9, table.prepare({(1, "a", 0): module}))

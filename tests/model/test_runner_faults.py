@@ -156,7 +156,12 @@ def test_steps_go_on_while_an_adapter_loads(serve, make_adapter, monkeypatch):
 
 @pytest.mark.parametrize(
     ("field", "changes"),
-    [("dtype", {"dtype": "float16"}), ("kv_dtype", {"kv_dtype": "int4"}), ("device", {"device": "abacus"})],
+    [
+        ("dtype", {"dtype": "float16"}),
+        ("kv_dtype", {"kv_dtype": "int4"}),
+        ("weights", {"weights": "w2a2"}),
+        ("device", {"device": "abacus"}),
+    ],
 )
 def test_an_unknown_setting_is_refused_by_name(field, changes, serve):
     with pytest.raises(ModelUnsupported) as refused:

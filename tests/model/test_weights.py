@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tenantry.kernels.ops import select_ops
+from tenantry.kernels.quant import schemes
+from tenantry.kernels.quant.schemes import SCHEMES
 from tenantry.runtime.model.config import ModelConfig
-from tenantry.runtime.model.errors import WeightsInvalid
+from tenantry.runtime.model.errors import ModelUnsupported, WeightsInvalid
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.model.testing import Driver
 from tenantry.runtime.model.weights import load_weights
@@ -110,3 +112,25 @@ def test_loading_tells_how_far_it_is(checkpoint):
     told = []
     load(directory, lambda *what: told.append(what))
     assert told == [("weights", done, 3) for done in range(4)]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[1:])
+@pytest.mark.parametrize("variant", ["qwen2", "llama"])
+def test_quantised_weights_stay_near_the_checkpoints_logits(scheme, variant, serve):
+    """Random weights are the hardest to quantise: what counts is that each scheme errs by its own step, no more."""
+    exact = serve(variant).driver.logits(PROMPTS)
+    served = serve(variant, weights=scheme)
+    error = (served.driver.logits(PROMPTS) - exact).norm() / exact.norm()
+    assert 1e-4 < error < {"w8a16": 0.02, "w8a8": 0.05, "w4a16": 0.25}[scheme]
+    assert served.runner.weight_bytes < serve(variant).runner.weight_bytes
+
+
+def test_a_size_that_a_group_does_not_divide_is_refused_by_field_and_tensor(checkpoint, monkeypatch):
+    monkeypatch.setattr(schemes, "GROUPS", (48,))
+    monkeypatch.setattr(schemes.quantise_groups, "__defaults__", (48,))
+    directory, _, save = checkpoint
+    save()
+    with pytest.raises(ModelUnsupported, match=r"weights: model.layers.0.self_attn.q_proj: .* 48 divides, not 64"):
+        load_weights(
+            directory, ModelConfig.from_directory(directory), torch.float32, select_ops("cpu"), scheme="w4a16"
+        )

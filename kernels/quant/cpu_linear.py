@@ -1,0 +1,127 @@
+"""Prepared layers over panels: what is packed for each scheme, and one call into compiled code per product."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tenantry.kernels.quant import panels, schemes
+from tenantry.kernels.quant.pack import pack_bfloat16, pack_bytes, pack_groups, pack_nibbles, pack_values
+from tenantry.kernels.quant.schemes import Scheme
+from tenantry.kernels.quant.tiles import PANEL, UNIT
+from tenantry.kernels.threads import get_threads, run_parallel
+
+SINGLE_THREAD_WORK = 1 << 20  # multiply-adds below which a parallel region costs more than it saves
+SINGLE_THREAD_QUANTISING = 1 << 17  # values below which the same holds for quantising them
+ROWS_AT_ONCE = 1 << 12  # outputs quantised and packed together: bounds the memory that loading takes
+
+
+def slabs(weight: Tensor) -> Iterator[Tensor]:
+    """A matrix in pieces of whole panels."""
+    return (weight[first : first + ROWS_AT_ONCE] for first in range(0, len(weight), ROWS_AT_ONCE))
+
+
+def packed(weight: Tensor, make: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """make() of every slab, each of its tensors joined along the first dimension."""
+    pieces = [make(slab) for slab in slabs(weight)]
+    return pieces[0] if len(pieces) == 1 else tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+
+
+def whole(values: Tensor | None, out_features: int, fill: float) -> Tensor:
+    """fp32 per output, as long as the panels are."""
+    full = torch.full((-(-out_features // PANEL) * PANEL,), fill, dtype=torch.float32)
+    if values is not None:
+        full[:out_features] = values
+    return full
+
+
+class PanelLinear:
+    """fp32 arithmetic over bfloat16, fp32, int8 (w8a16) or four-bit (w4a16) panels."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme = "native") -> None:
+        """weight: [out, in] float. Raises SchemeUnsupported."""
+        self.out_features, self.in_features = weight.shape
+        self._group, self._groups = 0, torch.empty(0, dtype=torch.int32)
+        scale: Tensor | None = None
+        if scheme == "w8a16":
+            self._bits = 8
+            self._panels, scale = packed(weight, _channels)
+        elif scheme == "w4a16":
+            self._bits, self._group = 4, schemes.GROUP.bit_length() - 1
+            self._panels, self._groups = packed(weight, _groups)
+        elif weight.dtype == torch.bfloat16:
+            self._bits, self._panels = 16, pack_bfloat16(weight)
+        else:
+            self._bits, self._panels = 32, pack_values(weight.float())
+        self._scale = whole(scale, self.out_features, 1)
+        self._bias = whole(bias, self.out_features, 0)
+        self.depth = -(-self.in_features // UNIT) * UNIT
+        held = (self._panels, self._groups, self._scale, self._bias)
+        self.weight_bytes = sum(tensor.nbytes for tensor in held)
+        self._addresses = [tensor.data_ptr() for tensor in held]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.depth != self.in_features:
+            x = functional.pad(x, (0, self.depth - self.in_features))
+        x = x.contiguous()
+        rows, columns = len(x), len(self._scale)
+        out = torch.empty((rows, columns))
+        w, groups, scale, bias = self._addresses
+        sizes = (rows, self.depth, 4 * self.depth, 4 * columns)
+        arguments = (self._bits, w, groups, self._group, x.data_ptr(), out.data_ptr(), scale, bias, *sizes)
+        threads = get_threads()
+        if threads == 1 or rows * self.depth * columns < SINGLE_THREAD_WORK:
+            panels.multiply(*arguments, 0, columns // PANEL)
+        else:
+            run_parallel(panels.multiply_parallel, *arguments, columns // PANEL, threads)
+        return out if columns == self.out_features else out[:, : self.out_features].contiguous()
+
+
+class BytesLinear:
+    """w8a8: tokens quantised to bytes, exact integer sums."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight: [out, in] float."""
+        self.out_features, self.in_features = weight.shape
+        self._panels, scale, excess = packed(weight, _bytes)
+        self._scale = whole(scale, self.out_features, 0)
+        self._bias = whole(bias, self.out_features, 0)
+        self._excess = functional.pad(excess, (0, len(self._scale) - self.out_features))
+        self.depth = -(-self.in_features // UNIT) * UNIT
+        held = (self._panels, self._excess, self._scale, self._bias)
+        self.weight_bytes = sum(tensor.nbytes for tensor in held)
+        self._addresses = [tensor.data_ptr() for tensor in held]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows, columns = len(x), len(self._scale)
+        out, codes = torch.empty((rows, columns)), torch.empty((rows, self.depth), dtype=torch.uint8)
+        scales, threads = torch.empty(rows), get_threads()
+        values, to, factors = x.contiguous().numpy(), codes.numpy(), scales.numpy()
+        if threads == 1 or rows * self.depth < SINGLE_THREAD_QUANTISING:
+            panels.to_bytes(values, to, factors, 0, rows)
+        else:
+            run_parallel(panels.to_bytes_parallel, values, to, factors, threads)
+        w, excess, scale, bias = self._addresses
+        inputs = (w, excess, codes.data_ptr(), scales.data_ptr())
+        arguments = (*inputs, out.data_ptr(), scale, bias, rows, self.depth, 4 * columns)
+        if threads == 1 or rows * self.depth * columns < SINGLE_THREAD_WORK:
+            panels.multiply_bytes(*arguments, 0, columns // PANEL)
+        else:
+            run_parallel(panels.multiply_bytes_parallel, *arguments, columns // PANEL, threads)
+        return out if columns == self.out_features else out[:, : self.out_features].contiguous()
+
+
+def _channels(slab: Tensor) -> tuple[Tensor, Tensor]:
+    codes, scale = schemes.quantise_channels(slab)
+    return pack_values(codes), scale
+
+
+def _groups(slab: Tensor) -> tuple[Tensor, Tensor]:
+    groups = schemes.quantise_groups(slab)
+    return pack_nibbles(groups.codes), pack_groups(groups)
+
+
+def _bytes(slab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    codes, scale = schemes.quantise_channels(slab, schemes.EXACT_PAIRS)
+    return pack_bytes(codes), scale, codes.sum(1, dtype=torch.int32) * 128
