@@ -15,7 +15,7 @@ from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora import reference as reference_lora
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
-from tenantry.kernels.quant.linear import PrepareLinear, prepare_linear, prepare_reference, prepare_torch
+from tenantry.kernels.quant.linear import PrepareLinear, prepare_linear, prepare_reference, prepare_triton
 from tenantry.kernels.quant.schemes import Scheme
 from tenantry.kernels.sampling import reference as reference_sampling
 from tenantry.kernels.sampling.spec import DrawSpec, SampleResult
@@ -86,7 +86,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             write_kv=attention_gpu.write_kv,
             attention=attention_gpu.attention,
             apply_lora=lora_gpu.apply_lora,
-            prepare_linear=prepare_torch,
+            prepare_linear=prepare_triton,
             sample=sampling.sample,
         )
     raise ValueError(f"device: no kernels for {device!r}")

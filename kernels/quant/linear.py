@@ -66,10 +66,19 @@ def prepare_reference(weight: Tensor, bias: Tensor | None = None, scheme: Scheme
     return TorchLinear(weight, bias, torch.float32) if scheme == "native" else ReferenceLinear(weight, bias, scheme)
 
 
-def prepare_torch(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
-    """As PrepareLinear, on any device: torch's own product in the weight's dtype."""
+def prepare_triton(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
+    """As PrepareLinear, on a GPU. native: torch's own product in the weight's dtype. w8a8: torch's int8 product where
+    the GPU has one (compute capability 7.5). w8a16, w4a16: our kernels up to 64 rows."""
     require(scheme)
-    return TorchLinear(weight, bias, weight.dtype) if scheme == "native" else ReferenceLinear(weight, bias, scheme)
+    if scheme == "native":
+        return TorchLinear(weight, bias, weight.dtype)
+    from tenantry.kernels.quant import gpu
+
+    if scheme != "w8a8":
+        return gpu.FewRowsLinear(weight, bias, scheme)
+    if weight.is_cuda and torch.cuda.get_device_capability(weight.device) < (7, 5):
+        raise SchemeUnsupported("w8a8 needs a GPU with int8 products (compute capability 7.5)")
+    return gpu.BytesLinear(weight, bias)
 
 
 def prepare_linear(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
