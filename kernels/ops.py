@@ -13,8 +13,9 @@ from tenantry.kernels.attention import reference as reference_attention
 from tenantry.kernels.attention.layout import AttentionPlan, LayerPages, PageLayout
 from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora import reference as reference_lora
+from tenantry.kernels.lora.layout import SiteShape, SliceWeights
 from tenantry.kernels.lora.plan import LoraPlan
-from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
+from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.quant.linear import PrepareLinear, prepare_linear, prepare_reference, prepare_triton
 from tenantry.kernels.quant.schemes import Scheme
 from tenantry.kernels.sampling import reference as reference_sampling

@@ -3,7 +3,8 @@
 import torch
 
 from benchmarks.kernels.shapes import LAYERS, SITES, machine, report
-from tenantry.kernels.lora.table import LoraTable, SliceWeights
+from tenantry.kernels.lora.layout import SliceWeights
+from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import select_ops
 from tenantry.kernels.timing import median_us
 

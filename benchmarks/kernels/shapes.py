@@ -2,7 +2,7 @@
 
 import torch
 
-from tenantry.kernels.lora.table import SiteShape
+from tenantry.kernels.lora.layout import SiteShape
 from tenantry.kernels.timing import read_bandwidth
 
 LAYERS = 6  # enough that no layer stays in a cache until its next turn

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tenantry.kernels.lora.plan import TILE, LoraPlan
+from tenantry.kernels.lora.layout import up
+from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import COLUMNS, LoraTable
 
 RANK_BLOCK = 16
@@ -31,12 +32,14 @@ def shrink_kernel(
     tokens,
     tiles,
     a_address,
+    factor_address,
     ranks,
     x_stride,
     plane_stride,
     bridge_width,
     SLICES: tl.constexpr,
     DEPTH: tl.constexpr,
+    WIDTH: tl.constexpr,
     SPLIT: tl.constexpr,
     STORED: tl.constexpr,
     ROWS: tl.constexpr,
@@ -52,6 +55,7 @@ def shrink_kernel(
     for part in tl.static_range(SLICES):
         total += tl.load(ranks + slot * SLICES + part)
     a = tl.load(a_address + slot).to(tl.pointer_type(STORED))
+    factors = tl.load(factor_address + slot).to(tl.pointer_type(tl.float32))
     row = first + tl.arange(0, ROWS)
     live = row < past
     token = tl.load(tokens + row, mask=live, other=0)
@@ -61,10 +65,10 @@ def shrink_kernel(
             k = k0 + tl.arange(0, K)
             inside = k < DEPTH
             values = tl.load(x + token[:, None] * x_stride + k[None, :], live[:, None] & inside[None, :], other=0.0)
-            weights = tl.load(a + (r0 + tl.arange(0, R))[None, :] * DEPTH + k[:, None], inside[:, None], other=0.0)
+            weights = tl.load(a + (r0 + tl.arange(0, R))[None, :] * WIDTH + k[:, None], inside[:, None], other=0.0)
             sums += tl.dot(values.to(STORED), weights, input_precision="ieee")
         here = planes + split * plane_stride + row[:, None] * bridge_width + (r0 + tl.arange(0, R))[None, :]
-        tl.store(here, sums, mask=live[:, None])
+        tl.store(here, sums * tl.load(factors + r0 + tl.arange(0, R))[None, :], mask=live[:, None])
 
 
 @triton.jit
@@ -76,7 +80,6 @@ def expand_kernel(
     columns,
     b_address,
     ranks,
-    scale,
     y_stride,
     plane_stride,
     bridge_width,
@@ -87,16 +90,17 @@ def expand_kernel(
     R: tl.constexpr,
     N: tl.constexpr,
 ):
-    """y[tokens, block of a slice] += scale * sum of planes @ B. columns: [*, 4] slice, first column in it, its width,
-    its place in y. One program per (tile, block)."""
+    """y[tokens, block of a slice] += sum of planes @ B. columns: [*, 5] slice, first column in it, its padded
+    width, its place in y. One program per (tile, block)."""
     tile, block = tl.program_id(0), tl.program_id(1)
     slot = tl.load(tiles + 3 * tile)
     first = tl.load(tiles + 3 * tile + 1)
     past = tl.load(tiles + 3 * tile + 2)
-    part = tl.load(columns + 4 * block)
-    column = tl.load(columns + 4 * block + 1) + tl.arange(0, N)
-    width = tl.load(columns + 4 * block + 2)
-    place = tl.load(columns + 4 * block + 3)
+    part = tl.load(columns + 5 * block)
+    column = tl.load(columns + 5 * block + 1) + tl.arange(0, N)
+    width = tl.load(columns + 5 * block + 2)
+    wide = tl.load(columns + 5 * block + 3)
+    place = tl.load(columns + 5 * block + 4)
     rank = tl.load(ranks + slot * SLICES + part)
     if rank > 0:
         before = 0
@@ -108,7 +112,7 @@ def expand_kernel(
         sums = tl.zeros((ROWS, N), tl.float32)
         for r0 in range(0, rank, R):
             r = r0 + tl.arange(0, R)
-            weights = tl.load(b + r[:, None] * width + column[None, :], mask=inside[None, :], other=0.0)
+            weights = tl.load(b + r[:, None] * wide + column[None, :], mask=inside[None, :], other=0.0)
             bridge = tl.zeros((ROWS, R), tl.float32)
             for split in tl.static_range(SPLIT):
                 here = planes + split * plane_stride + row[:, None] * bridge_width + (before + r)[None, :]
@@ -117,7 +121,7 @@ def expand_kernel(
         token = tl.load(tokens + row, mask=live, other=0)
         here = y + token[:, None] * y_stride + place + column[None, :]
         mask = live[:, None] & inside[None, :]
-        total = tl.load(here, mask=mask, other=0.0).to(tl.float32) + sums * tl.load(scale + slot * SLICES + part)
+        total = tl.load(here, mask=mask, other=0.0).to(tl.float32) + sums
         tl.store(here, total.to(y.dtype.element_ty), mask=mask)
 
 
@@ -132,19 +136,20 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
         return
     shape, at = table.sites[site], table.site_index[site]
     on = table.tensors()
-    a, b, ranks, scale = (t[layer, at] for t in (on.a_address, on.b_address, on.padded, on.scale))
+    a, factors, b, ranks = (t[layer, at] for t in (on.a_address, on.factor_address, on.b_address, on.padded))
     most = int(table.padded[layer, at].sum(-1).max())
     if most == 0:
         return
     slices, stored, rows = b.shape[1], TYPES[table.dtype], len(plan.tokens)
     planes = torch.empty((SPLITS, rows, most), dtype=torch.float32, device=x.device)
     columns = on.columns[site]
-    constants: dict[str, Any] = {"SLICES": slices, "SPLIT": SPLITS, "STORED": stored, "ROWS": TILE, "R": RANK_BLOCK}
+    constants: dict[str, Any] = {"SLICES": slices, "SPLIT": SPLITS, "STORED": stored, "R": RANK_BLOCK}
+    constants["ROWS"] = plan.tile
     shrink_kernel[(len(plan.tiles), SPLITS)](
-        x, planes, plan.tokens, plan.tiles, a, ranks, x.stride(0), planes.stride(0), most,
-        DEPTH=shape.in_features, K=DEPTH_BLOCK, **constants,
+        x, planes, plan.tokens, plan.tiles, a, factors, ranks, x.stride(0), planes.stride(0), most,
+        DEPTH=shape.in_features, WIDTH=up(shape.in_features, table.layout.packing.inputs), K=DEPTH_BLOCK, **constants,
     )  # fmt: skip
     expand_kernel[(len(plan.tiles), len(columns))](
-        y, planes, plan.tokens, plan.tiles, columns, b, ranks, scale, y.stride(0), planes.stride(0), most,
+        y, planes, plan.tokens, plan.tiles, columns, b, ranks, y.stride(0), planes.stride(0), most,
         N=COLUMNS, **constants,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from tenantry.kernels.lora.table import LoraTable
 
 
 def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, table: LoraTable) -> None:
-    """Add each row's adapter to a site's output, in place: y += scale * B (A x).
+    """Add each row's adapter to a site's output, in place: y += B (factors * (A x)).
 
     x: [T, in] the site's input. y: [T, sum of slices] its output. layer, site: which weights. Rows of the base
     model are not read and not written. Raises RuntimeError for a plan older than the table.
@@ -20,6 +20,7 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
         for part, out in enumerate(table.sites[site].slices):
             weights = table.slice_weights(slot, layer, site, part)
             if weights is not None:
-                delta = (rows @ weights.a.float().T) @ weights.b.float().T * weights.scale
+                bridge = rows @ weights.a.float().T * weights.factors
+                delta = bridge @ weights.b.float().T
                 y[tokens, column : column + out] += delta.to(y.dtype)
             column += out

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tenantry.kernels.attention.layout import LayerPages
-from tenantry.kernels.lora.table import LoraTable, SiteShape
+from tenantry.kernels.lora.layout import SiteShape
+from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
 from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.config import ModelConfig

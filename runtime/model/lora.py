@@ -14,8 +14,9 @@ from tenantry.adapters import canonical
 from tenantry.adapters.errors import BlobCorrupt
 from tenantry.adapters.manifest import SITES
 from tenantry.adapters.store import LocalStore
+from tenantry.kernels.lora.layout import SliceWeights, SlotWeights
 from tenantry.kernels.lora.plan import LoraPlan
-from tenantry.kernels.lora.table import LoraTable, SliceWeights, SlotWeights
+from tenantry.kernels.lora.table import LoraTable
 from tenantry.runtime.model.errors import AdapterNotResident
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}

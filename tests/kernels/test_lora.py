@@ -1,19 +1,21 @@
 """Mixed-adapter LoRA: fp64 oracle over the batch vocabulary, equal bits in any company, no stale plans."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenantry.kernels.lora import reference
-from tenantry.kernels.lora.plan import TILE, LoraPlan
-from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
+from tenantry.kernels.lora.layout import ALIGNMENT, SiteShape, SliceWeights, up
+from tenantry.kernels.lora.plan import CPU_TILE, LoraPlan
+from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.testing import BATCHES, RANKS, Batch, assert_close, poisoned
 
 SITES = {"qkv": SiteShape(96, (96, 32, 32)), "odd": SiteShape(113, (81, 17)), "down": SiteShape(256, (64,))}
 
 
-def adapter(table: LoraTable, rank: int, skip: tuple[str, int] | None = None):
+def weights(table: LoraTable, rank: int, skip: tuple[str, int] | None = None):
     """Random weights for every slice but one; ranks differ by slice and matrices are wider than the rank."""
     modules = {}
     for layer in range(table.layers):
@@ -24,7 +26,11 @@ def adapter(table: LoraTable, rank: int, skip: tuple[str, int] | None = None):
                     a, b = poisoned(stored, shape.in_features), poisoned(out, stored)
                     a[:true], b[:, :true] = torch.randn(true, shape.in_features), torch.randn(out, true)
                     modules[layer, site, part] = SliceWeights(a, b, true, 0.5 + part)
-    return table.prepare(modules)
+    return modules
+
+
+def adapter(table: LoraTable, rank: int, skip: tuple[str, int] | None = None):
+    return table.prepare(weights(table, rank, skip))
 
 
 def make_table(dtype: torch.dtype) -> LoraTable:
@@ -46,10 +52,10 @@ def oracle(x, y, layer: int, site: str, batch: Batch, table: LoraTable):
     for slot, q_len in zip(batch.slots, batch.q_lens, strict=True):
         column = 0
         for part, width in enumerate(table.sites[site].slices):
-            weights = None if slot is None else table.slice_weights(slot, layer, site, part)
-            if weights is not None:
-                delta = x[begin : begin + q_len].double() @ weights.a.double().T @ weights.b.double().T
-                out[begin : begin + q_len, column : column + width] += delta * weights.scale
+            held = None if slot is None else table.slice_weights(slot, layer, site, part)
+            if held is not None:
+                bridge = x[begin : begin + q_len].double() @ held.a.double().T * held.factors.double()
+                out[begin : begin + q_len, column : column + width] += bridge @ held.b.double().T
             column += width
         begin += q_len
     return out
@@ -121,7 +127,7 @@ def test_slots_beyond_the_tables_make_them_grow(ops):
 
 
 @pytest.mark.parametrize(
-    "weights",
+    "wrong",
     [
         SliceWeights(torch.zeros(4, 95), torch.zeros(96, 4), 4, 1.0),
         SliceWeights(torch.zeros(4, 96), torch.zeros(95, 4), 4, 1.0),
@@ -129,22 +135,72 @@ def test_slots_beyond_the_tables_make_them_grow(ops):
         SliceWeights(torch.zeros(4, 96), torch.zeros(96, 4), 0, 1.0),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(weights):
+def test_shapes_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError, match="qkv"):
-        LoraTable(1, SITES).prepare({(0, "qkv", 0): weights})
+        LoraTable(1, SITES).prepare({(0, "qkv", 0): wrong})
 
 
 def test_memory_is_the_true_sizes():
     table = LoraTable(1, {"o": SiteShape(896, (896,))})
     slot = table.prepare({(0, "o", 0): SliceWeights(torch.zeros(16, 896), torch.zeros(896, 16), 8, 1.0)})
-    assert slot.nbytes == 2 * 8 * (896 + 896)
+    assert slot.nbytes == 2 * 8 * (896 + 896) + up(4 * 8, ALIGNMENT)
+
+
+def test_segments_may_lie_anywhere(ops, table):
+    """One byte range of an arena per segment, in any order: the same adapter, bit for bit."""
+    torch.manual_seed(5)
+    modules = weights(table, 17)
+    segments = table.segments(modules)
+    arena = torch.full((3 * sum(s.nbytes for s in segments),), 0xA5, dtype=torch.uint8)
+    first, buffers = -arena.data_ptr() % ALIGNMENT, []
+    for segment in reversed(segments):
+        buffers.append(arena[first : first + segment.nbytes])
+        first += segment.nbytes + ALIGNMENT
+    scattered, together = LoraTable(2, SITES, table.dtype), LoraTable(2, SITES, table.dtype)
+    scattered.set_slot(0, scattered.prepare(modules, buffers[::-1]))
+    together.set_slot(0, together.prepare(modules))
+    assert scattered.slots[0].nbytes == together.slots[0].nbytes == sum(s.nbytes for s in segments)
+    for site, shape in SITES.items():
+        x, results = torch.randn(5, shape.in_features), []
+        for one in (scattered, together):
+            results.append(torch.zeros(5, shape.out_features))
+            ops.apply_lora(x, results[-1], 1, site, one.plan([0], [5]), one)
+        assert results[0].any()
+        assert torch.equal(*results)
+
+
+def test_segments_need_no_weights_only_shapes(table):
+    modules = weights(table, 8)
+    shapes = {
+        at: SliceWeights(torch.empty(w.a.shape, device="meta"), torch.empty(w.b.shape, device="meta"), w.rank, 1.0)
+        for at, w in modules.items()
+    }
+    assert table.segments(shapes) == table.segments(modules)
+
+
+@pytest.mark.parametrize("wrong", ["short", "one less", "unaligned", "float"])
+def test_memory_that_does_not_fit_is_refused(wrong: str):
+    table = LoraTable(1, {"o": SiteShape(64, (64,))})
+    modules = {(0, "o", 0): SliceWeights(torch.zeros(4, 64), torch.zeros(64, 4), 4, 1.0)}
+    sizes = [segment.nbytes for segment in table.segments(modules)]
+    whole = torch.zeros(sum(sizes) + 2 * ALIGNMENT, dtype=torch.uint8)
+    whole = whole[-whole.data_ptr() % ALIGNMENT + (8 if wrong == "unaligned" else 0) :]
+    buffers = list(whole[: sum(sizes)].split(sizes))
+    if wrong == "short":
+        buffers[1] = buffers[1][:-64]
+    elif wrong == "one less":
+        buffers.pop()
+    elif wrong == "float":
+        buffers = [b.view(torch.float32) for b in buffers]
+    with pytest.raises(ValueError, match="buffers"):
+        table.prepare(modules, buffers)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.none() | st.integers(0, 5), st.integers(1, 80)), max_size=20))
 def test_a_plan_names_every_adapted_token_once(rows):
     slots, q_lens = [r[0] for r in rows], [r[1] for r in rows]
-    plan = LoraPlan.build(slots, q_lens, dict.fromkeys(range(6), 8), 3)
+    plan = LoraPlan.build(slots, q_lens, np.full(6, 8, np.int32), 3)
     owner = [slot for slot, q_len in rows for _ in range(q_len)]
     assert sorted(plan.tokens.tolist()) == [i for i, slot in enumerate(owner) if slot is not None]
     for slot, first, past in plan.runs:
@@ -153,5 +209,5 @@ def test_a_plan_names_every_adapted_token_once(rows):
         assert {owner[i] for i in mine} == {slot}
     tiles = sorted(plan.tiles.tolist(), key=lambda t: t[1])
     assert [i for _, first, past in tiles for i in range(first, past)] == list(range(len(plan.tokens)))
-    assert all(0 < past - first <= TILE for _, first, past in tiles)
-    assert plan.run_start.tolist() == [0, *(past for _, _, past in plan.runs)]
+    assert all(0 < past - first <= CPU_TILE for _, first, past in tiles)
+    assert plan.n_tiles == len(tiles) == plan.counts[0]

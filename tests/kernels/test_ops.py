@@ -48,7 +48,8 @@ def test_nothing_is_compiled_after_warming_up(ops):
     from tenantry.kernels.attention import cpu as attention
     from tenantry.kernels.attention.layout import AttentionPlan, PageLayout
     from tenantry.kernels.lora import cpu as lora
-    from tenantry.kernels.lora.table import LoraTable, SiteShape, SliceWeights
+    from tenantry.kernels.lora.layout import SiteShape, SliceWeights
+    from tenantry.kernels.lora.table import LoraTable
     from tenantry.kernels.quant import cpu as quant
     from tenantry.kernels.quant import panels
 
