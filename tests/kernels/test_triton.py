@@ -1,4 +1,4 @@
-"""The Triton kernels of attention, through the interpreter without a GPU (fp16 and fp32: its bf16 products are wrong)."""
+"""Attention in Triton, through the interpreter without a GPU (fp16 and fp32: its bf16 products are wrong)."""
 
 import pytest
 import torch

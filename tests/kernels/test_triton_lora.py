@@ -1,4 +1,4 @@
-"""Mixed-adapter LoRA in Triton, through the interpreter without a GPU (fp16 and fp32: its bf16 products are wrong)."""
+"""LoRA in Triton, through the interpreter without a GPU (fp16 and fp32: its bf16 products are wrong)."""
 
 import pytest
 import torch
