@@ -12,6 +12,7 @@ from torch import Tensor
 from tenantry.kernels.attention import reference as reference_attention
 from tenantry.kernels.attention.layout import AttentionPlan, LayerPages, PageLayout
 from tenantry.kernels.capability import cpu_capability
+from tenantry.kernels.elementwise import reference as reference_elementwise
 from tenantry.kernels.lora import reference as reference_lora
 from tenantry.kernels.lora.layout import SiteShape, SliceWeights
 from tenantry.kernels.lora.plan import LoraPlan
@@ -29,6 +30,7 @@ class Ops:
     write_kv(k, v, pages, slots): see attention/reference.py, as for attention(q, pages, plan, scale).
     apply_lora(x, y, layer, site, plan, table): see lora/reference.py.
     prepare_linear(weight, bias, scheme): see quant/linear.py; called once per layer at load.
+    add_norm(hidden, delta, weight, eps), silu_mul(gate_up): see elementwise/reference.py.
     sample(logits, specs): see sampling/reference.py.
     """
 
@@ -38,6 +40,8 @@ class Ops:
     attention: Callable[[Tensor, LayerPages, AttentionPlan, float], Tensor]
     apply_lora: Callable[[Tensor, Tensor, int, str, LoraPlan, LoraTable], None]
     prepare_linear: PrepareLinear
+    add_norm: Callable[[Tensor, Tensor | None, Tensor, float], Tensor]
+    silu_mul: Callable[[Tensor], Tensor]
     sample: Callable[[Tensor, Sequence[DrawSpec]], SampleResult]
 
 
@@ -48,6 +52,8 @@ REFERENCE = Ops(
     attention=reference_attention.attention,
     apply_lora=reference_lora.apply_lora,
     prepare_linear=prepare_reference,
+    add_norm=reference_elementwise.add_norm,
+    silu_mul=reference_elementwise.silu_mul,
     sample=reference_sampling.sample,
 )
 
@@ -63,6 +69,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
     if device == "cpu":
         from tenantry.kernels import threads as pool
         from tenantry.kernels.attention import cpu as attention
+        from tenantry.kernels.elementwise import cpu as elementwise
         from tenantry.kernels.lora import cpu as lora
         from tenantry.kernels.sampling import cpu as sampling
 
@@ -74,10 +81,13 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             attention=attention.attention,
             apply_lora=lora.apply_lora,
             prepare_linear=prepare_linear,
+            add_norm=elementwise.add_norm,
+            silu_mul=elementwise.silu_mul,
             sample=sampling.sample,
         )
     if device == "cuda":
         from tenantry.kernels.attention import gpu as attention_gpu
+        from tenantry.kernels.elementwise import gpu as elementwise_gpu
         from tenantry.kernels.lora import gpu as lora_gpu
         from tenantry.kernels.sampling import cpu as sampling
 
@@ -88,6 +98,8 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             attention=attention_gpu.attention,
             apply_lora=lora_gpu.apply_lora,
             prepare_linear=prepare_triton,
+            add_norm=elementwise_gpu.add_norm,
+            silu_mul=elementwise_gpu.silu_mul,
             sample=sampling.sample,
         )
     raise ValueError(f"device: no kernels for {device!r}")
@@ -104,6 +116,7 @@ def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "n
     ops.attention(x.view(2, 1, 32), pages, AttentionPlan.build([2], [2], [[0]], 4), 1.0)
     for rows in (1, 1 << 11):  # below and above the size that is worth a second thread
         y = ops.prepare_linear(torch.zeros(64, 32, dtype=weights), None, scheme)(torch.zeros(rows, 32))
+        ops.silu_mul(ops.add_norm(torch.zeros(rows, 128), None, torch.ones(128), 1e-6))
     table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights)
     module = SliceWeights(torch.zeros(4, 32), torch.zeros(64, 4), 4, 1.0)
     table.set_slot(0, table.prepare({(0, "site", 0): module}))

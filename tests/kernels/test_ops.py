@@ -47,6 +47,7 @@ def test_nothing_is_compiled_after_warming_up(ops):
     """Other shapes, slices of larger tensors, one row or many: the same machine code."""
     from tenantry.kernels.attention import cpu as attention
     from tenantry.kernels.attention.layout import AttentionPlan, PageLayout
+    from tenantry.kernels.elementwise import cpu as elementwise
     from tenantry.kernels.lora import cpu as lora
     from tenantry.kernels.lora.layout import SiteShape, SliceWeights
     from tenantry.kernels.lora.table import LoraTable
@@ -58,10 +59,13 @@ def test_nothing_is_compiled_after_warming_up(ops):
     warm_up(ops, torch.float32, torch.int8)
     kernels = (attention.all_blocks, attention.store, lora.all_tiles, quant.arrange, panels.multiply_parallel)
     kernels += (panels.multiply, panels.to_bytes, panels.multiply_bytes, panels.multiply_bytes_parallel)
+    kernels += (elementwise.norm_rows, elementwise.silu_rows, elementwise.norm_parts, elementwise.silu_parts)
     before = [len(k.signatures) for k in kernels]
     for rows in (1, 7):
         pages = [PageLayout(2, 64, 16).allocate(3) for _ in range(2)][1]
         fused = torch.randn(rows, 8, 64)
+        for many in (rows, 4096):
+            ops.silu_mul(ops.add_norm(torch.randn(many, 66), torch.randn(many, 66), torch.rand(66), 1e-5))
         ops.write_kv(fused[:, 4:6], fused[:, 6:], pages, torch.arange(rows))
         ops.attention(fused[:, :4], pages, AttentionPlan.build([rows], [rows], [[0]], 16), 0.1)
         for dtype in (torch.bfloat16, torch.float32):
