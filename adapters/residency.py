@@ -1,11 +1,12 @@
-"""Which adapters occupy the device: a pure state machine over bytes, driven by the scheduler.
+"""Which adapters occupy the device: a pure state machine over footprints, driven by the scheduler.
 
     absent -> loading -> resident -> absent        draining: retired while in use, leaves with its last owner
                  \\-> failed -> loading (on the next acquire)
 
 Owns who uses what, what must be evicted and what comes next. It must not know files, tensors, clocks or steps.
-The fence: an adapter is evicted only when no request owns it, hence no step in flight reads it. Bytes count as
-free from the moment an eviction is handed out, because the runner performs a plan's evictions before all else.
+The fence: an adapter is evicted only when no request owns it, hence no step in flight reads it; its place is free
+from that moment on, because the runner performs a plan's evictions before all else, and nothing is placed while a
+step is in flight. Where adapters lie, and who of the idle ones leaves for another, is the Room's question.
 
 Fairness: the first waiter reserves. What it needs is taken from the least recently used adapters (unowned first);
 those "yield": they take no new owners until it is loading. Every waiter is served in order of arrival, so neither
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tenantry.adapters.errors import ResidencyError
+from tenantry.adapters.room import Footprint, Idle, Room
 
 _REMEMBERED_FAILURES = 256
 
@@ -25,7 +27,7 @@ class Outcome(StrEnum):
     """Answer to acquire. HELD, LOADING and WAIT register the owner, who must release; the others do not.
 
     HELD: resident, use it. LOADING: on its way. WAIT: queued, and started by itself once bytes are free.
-    CANNOT_FIT: larger than all bytes that are not pinned. RETIRED: dropped, and still draining.
+    CANNOT_FIT: larger than what adapters are sure to get, less what is pinned. RETIRED: dropped, and still draining.
     """
 
     HELD = "held"
@@ -45,16 +47,24 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class _Entry:
-    bytes: int
+    """last: the step of its last use. gap: steps between uses, averaged over the last few."""
+
+    footprint: Footprint
+    last: int
+    gap: float = 0.0
     loaded: bool = False
     retired: bool = False
     pinned: bool = False
     owners: set[str] = field(default_factory=set)
 
+    def use(self, now: int) -> None:
+        self.gap = (self.gap + now - self.last) / 2
+        self.last = now
+
 
 @dataclass(slots=True)
 class _Waiter:
-    bytes: int
+    footprint: Footprint
     owners: set[str] = field(default_factory=set)
 
 
@@ -69,10 +79,10 @@ class Occupant:
 
 
 class Residency:
-    """limit: most bytes of loading and resident adapters together. Never a number of slots."""
+    """room: where adapters lie. used: their bytes, loading ones included. Never a number of slots."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()  # least recently used first
         self._queue: OrderedDict[bytes, _Waiter] = OrderedDict()  # in order of arrival
         self._yielding: set[bytes] = set()
@@ -81,17 +91,25 @@ class Residency:
         self._evictions: list[bytes] = []
         self.used = 0
 
-    def acquire(self, digest: bytes, nbytes: int, owner: str) -> Outcome:
+    @property
+    def limit(self) -> int:
+        return self._room.limit
+
+    def extents(self, digest: bytes) -> tuple[tuple[int, int], ...]:
+        """Where it lies, for whoever copies it there."""
+        return self._room.extents(digest)
+
+    def acquire(self, digest: bytes, footprint: Footprint, owner: str) -> Outcome:
         """Ask for an adapter on behalf of a request. Repeating it is free and tells how things stand now.
 
-        nbytes: AdapterManifest.bytes. Raises ResidencyError when nbytes is not what is known of that digest.
+        Raises ResidencyError when the footprint is not what is known of that digest.
         """
-        if nbytes < 1:
+        if footprint.bytes < 1:
             raise ResidencyError("an adapter occupies at least one byte")
         entry = self._entries.get(digest)
         known = entry or self._queue.get(digest)
-        if known is not None and known.bytes != nbytes:
-            raise ResidencyError(f"adapter {digest.hex()} occupies {known.bytes} bytes, not {nbytes}")
+        if known is not None and known.footprint is not footprint and known.footprint != footprint:
+            raise ResidencyError(f"adapter {digest.hex()} occupies {known.footprint.bytes} bytes, in other pieces")
         if entry is not None and owner in entry.owners:
             self._entries.move_to_end(digest)
             return Outcome.HELD if entry.loaded else Outcome.LOADING
@@ -99,40 +117,43 @@ class Residency:
             return Outcome.RETIRED
         if entry is not None and digest not in self._yielding:
             entry.owners.add(owner)
+            entry.use(self._room.now)
             self._leave_queue(digest, owner)  # it may have waited while this adapter yielded to another waiter
             self._entries.move_to_end(digest)
             return Outcome.HELD if entry.loaded else Outcome.LOADING
-        if nbytes > self.limit - self._pinned_bytes(besides=digest):
+        if not self._room.fits(footprint, self._pinned(besides=digest), at_worst=True):
             return Outcome.CANNOT_FIT
-        waiter = self._queue.setdefault(digest, _Waiter(nbytes))
+        waiter = self._queue.setdefault(digest, _Waiter(footprint))
         if owner in waiter.owners:
             return Outcome.WAIT
         waiter.owners.add(owner)
-        self._serve()
+        self.serve()
         return self._standing(digest, owner)
 
-    def warm(self, digest: bytes, nbytes: int) -> Outcome:
+    def warm(self, digest: bytes, footprint: Footprint) -> Outcome:
         """Load without an owner, if that harms nobody: WAIT means not now, and nothing is remembered of it."""
         entry = self._entries.get(digest)
         if entry is not None and entry.retired:
             return Outcome.RETIRED
         if entry is not None:
             return Outcome.HELD if entry.loaded else Outcome.LOADING
-        if nbytes > self.limit - self._pinned_bytes():
+        if not self._room.fits(footprint, self._pinned(), at_worst=True):
             return Outcome.CANNOT_FIT
-        if self._queue or not self._fits(nbytes):
+        if self._queue or self._room.busy or not self._fits(footprint):
             return Outcome.WAIT
-        return Outcome.HELD if self._start(digest, nbytes).loaded else Outcome.LOADING
+        return Outcome.HELD if self._start(digest, footprint).loaded else Outcome.LOADING
 
     def release(self, digest: bytes, owner: str) -> None:
         """The request needs the adapter no more, be it held, loading or waited for. Repeating it is a no-op."""
         self._leave_queue(digest, owner)
         entry = self._entries.get(digest)
         if entry is not None:
-            entry.owners.discard(owner)
+            if owner in entry.owners:
+                entry.owners.discard(owner)
+                entry.last = self._room.now
             if entry.retired and entry.loaded and not entry.owners:
                 self._evict(digest)
-        self._serve()
+        self.serve()
 
     def loaded(self, digest: bytes) -> None:
         """The runner finished a load. Raises ResidencyError when none was under way."""
@@ -141,7 +162,7 @@ class Residency:
         self._failures.pop(digest, None)
         if entry.retired and not entry.owners:
             self._evict(digest)
-        self._serve()
+        self.serve()
 
     def failed(self, digest: bytes) -> frozenset[str]:
         """The runner could not load it. Returns the owners that counted on it, who hold nothing any more.
@@ -155,7 +176,7 @@ class Residency:
             self._failures[digest] = None
             while len(self._failures) > _REMEMBERED_FAILURES:
                 self._failures.popitem(last=False)
-        self._serve()
+        self.serve()
         return frozenset(entry.owners | (waiter.owners if waiter else set()))
 
     def drop(self, digest: bytes) -> frozenset[str]:
@@ -170,7 +191,7 @@ class Residency:
                 self._forget(digest)
             elif entry.loaded and not entry.owners:
                 self._evict(digest)
-        self._serve()
+        self.serve()
         return frozenset(waiter.owners if waiter else ())
 
     def pin(self, digest: bytes) -> bool:
@@ -178,19 +199,51 @@ class Residency:
         entry = self._entries.get(digest)
         if entry is None or entry.retired:
             return False
-        room = self.limit - self._pinned_bytes(besides=digest) - entry.bytes
-        if any(w.bytes > room for d, w in self._queue.items() if d != digest):
+        pinned = [*self._pinned(besides=digest), digest]
+        waiting = [w.footprint for d, w in self._queue.items() if d != digest]
+        if not all(self._room.fits(footprint, pinned, at_worst=True) for footprint in waiting):
             return False
         entry.pinned = True
         self._yielding.discard(digest)
-        self._serve()
+        self.serve()
         return True
 
     def unpin(self, digest: bytes) -> None:
         entry = self._entries.get(digest)
         if entry is not None:
             entry.pinned = False
-        self._serve()
+        self.serve()
+
+    def serve(self) -> None:
+        """Give to waiters, first come first served, whatever can be given now; then see who must yield.
+
+        For whoever shares the memory to call when it may have let some go. Nothing is given under a step in flight.
+        """
+        while self._queue and not self._room.busy:
+            digest, waiter = next(iter(self._queue.items()))
+            entry = self._entries.get(digest)
+            if entry is None and not self._fits(waiter.footprint):
+                break
+            del self._queue[digest]
+            if entry is None:
+                self._yielding.clear()
+                entry = self._start(digest, waiter.footprint)
+            entry.owners |= waiter.owners
+            self._yielding.discard(digest)
+            self._entries.move_to_end(digest)
+        self._choose_yielding()
+
+    def idle(self) -> list[Idle]:
+        """Those that may leave for something else, least recently used first."""
+        now = self._room.now
+        return [Idle(d, max(now - self._entries[d].last, self._entries[d].gap)) for d in self._idle()]
+
+    def leave(self, digest: bytes) -> None:
+        """Evict an idle adapter for the sake of others that share its memory."""
+        entry = self._entries[digest]
+        assert entry.loaded, "a loading adapter cannot leave"
+        assert not entry.owners, "an adapter in use cannot leave"
+        self._evict(digest)
 
     @property
     def has_actions(self) -> bool:
@@ -214,32 +267,34 @@ class Residency:
 
     def occupants(self) -> tuple[Occupant, ...]:
         """Every adapter that is loading, resident, draining, waited for, or last failed."""
-        sizes = dict.fromkeys(self._failures, 0) | {d: w.bytes for d, w in self._queue.items()}
-        sizes |= {d: e.bytes for d, e in self._entries.items()}
+        sizes = dict.fromkeys(self._failures, 0) | {d: w.footprint.bytes for d, w in self._queue.items()}
+        sizes |= {d: e.footprint.bytes for d, e in self._entries.items()}
         return tuple(Occupant(d, self.state(d), n, len(self._users(d))) for d, n in sizes.items())
 
     def check(self) -> None:
         """Assert every invariant."""
-        assert self.used == sum(e.bytes for e in self._entries.values()) <= self.limit, "bytes resident and loading"
+        held = sum(e.footprint.bytes for e in self._entries.values())
+        assert self.used == held <= self.limit, "bytes resident and loading"
         assert all(e.owners for e in self._entries.values() if e.retired and e.loaded), "draining without owner"
         assert all(d in self._entries and not self._entries[d].loaded for d in self._loads), "load of a resident"
         assert len(set(self._loads)) == len(self._loads), "loaded twice"
-        assert not self._entries.keys() & set(self._evictions), "evicted but here"
+        assert self._entries.keys() & set(self._evictions) <= set(self._loads), "evicted but here"
         assert not any(e.pinned and e.retired for e in self._entries.values()), "pinned and retired"
         assert self._yielding <= self._entries.keys(), "yielding but absent"
         assert all(w.owners for w in self._queue.values()), "waiter without owner"
         for digest, waiter in self._queue.items():
             entry = self._entries.get(digest)
             assert entry is None or (not entry.owners & waiter.owners and not entry.retired), "owner waits and holds"
-        if not self._queue:
-            assert not self._yielding, "yielding to nobody"
-            return
-        digest, waiter = next(iter(self._queue.items()))
-        assert digest not in self._entries, "a waiter whose adapter is here"
-        assert not self._fits(waiter.bytes), "a waiter that fits"
-        promised = sum(self._entries[d].bytes for d in self._yielding)
-        leaving = sum(e.bytes for d, e in self._entries.items() if e.retired and d not in self._yielding)
-        assert self.used - promised - leaving + waiter.bytes <= self.limit, "a waiter nobody yields to"
+        assert self._queue or not self._yielding, "yielding to nobody"
+
+    def check_line(self) -> None:
+        """Assert that the first in line cannot be served, and will be. Holds after serve() until others that share
+        the memory use it."""
+        if self._queue:
+            digest, waiter = next(iter(self._queue.items()))
+            assert digest not in self._entries, "a waiter whose adapter is here"
+            assert not self._fits(waiter.footprint), "a waiter that fits"
+            assert self._room.fits(waiter.footprint, self._staying()), "a waiter nobody yields to"
 
     def _standing(self, digest: bytes, owner: str) -> Outcome:
         entry = self._entries.get(digest)
@@ -258,57 +313,52 @@ class Residency:
         entry, waiter = self._entries.get(digest), self._queue.get(digest)
         return (entry.owners if entry else set()) | (waiter.owners if waiter else set())
 
-    def _pinned_bytes(self, besides: bytes | None = None) -> int:
-        return sum(e.bytes for d, e in self._entries.items() if e.pinned and d != besides)
+    def _pinned(self, besides: bytes | None = None) -> list[bytes]:
+        return [d for d, e in self._entries.items() if e.pinned and d != besides]
+
+    def _staying(self) -> list[bytes]:
+        """Those that are neither on their way out nor to give way to the first in line."""
+        return [d for d, e in self._entries.items() if not e.retired and d not in self._yielding]
 
     def _idle(self) -> list[bytes]:
         return [d for d, e in self._entries.items() if e.loaded and not e.owners and not e.pinned]
 
-    def _fits(self, nbytes: int) -> bool:
-        return self.used - sum(self._entries[d].bytes for d in self._idle()) + nbytes <= self.limit
-
-    def _serve(self) -> None:
-        """Give to waiters, first come first served, whatever can be given now; then see who must yield."""
-        while self._queue:
-            digest, waiter = next(iter(self._queue.items()))
-            entry = self._entries.get(digest)
-            if entry is None and not self._fits(waiter.bytes):
-                break
-            del self._queue[digest]
-            if entry is None:
-                self._yielding.clear()
-                entry = self._start(digest, waiter.bytes)
-            entry.owners |= waiter.owners
-            self._yielding.discard(digest)
-            self._entries.move_to_end(digest)
-        self._choose_yielding()
+    def _fits(self, footprint: Footprint) -> bool:
+        """Whether it could be placed now, with nobody idle left."""
+        busy = [d for d, e in self._entries.items() if e.owners or e.pinned or not e.loaded]
+        return self._room.fits(footprint, busy)
 
     def _choose_yielding(self) -> None:
         if not self._queue:
             self._yielding.clear()
+            self._room.reserve(None, ())
             return
-        missing = self.used + next(iter(self._queue.values())).bytes - self.limit
-        missing -= sum(e.bytes for d, e in self._entries.items() if e.retired or d in self._yielding)
+        footprint = next(iter(self._queue.values())).footprint
+        staying = self._staying()
         idle = self._idle()
         busy = [d for d, e in self._entries.items() if not e.pinned and not e.retired and d not in idle]
         for digest in (*idle, *busy):
-            if missing <= 0:
-                return
+            if self._room.fits(footprint, staying):
+                break
             if digest not in self._yielding:
                 self._yielding.add(digest)
-                missing -= self._entries[digest].bytes
+                staying.remove(digest)
+        self._room.reserve(footprint, staying)
 
-    def _start(self, digest: bytes, nbytes: int) -> _Entry:
-        for idle in self._idle():
-            if self.used + nbytes <= self.limit:
-                break
-            self._evict(idle)
-        entry = self._entries[digest] = _Entry(nbytes)
-        self.used += nbytes
-        if digest in self._evictions:  # decided, but not yet handed out: it is still there
+    def _start(self, digest: bytes, footprint: Footprint) -> _Entry:
+        left = digest in self._evictions  # decided, but not yet handed out: it may be still there
+        back = left and self._room.restore(digest, footprint)
+        if not back:
+            while (leaver := self._room.make(footprint, self.idle())) is not None:
+                self._evict(leaver)
+            back = left and self._room.restore(digest, footprint)
+        entry = self._entries[digest] = _Entry(footprint, self._room.now)
+        self.used += footprint.bytes
+        if back:
             self._evictions.remove(digest)
             entry.loaded = True
         else:
+            self._room.place(digest, footprint)
             self._loads.append(digest)
         return entry
 
@@ -317,8 +367,9 @@ class Residency:
         self._evictions.append(digest)
 
     def _forget(self, digest: bytes) -> None:
-        self.used -= self._entries.pop(digest).bytes
+        self.used -= self._entries.pop(digest).footprint.bytes
         self._yielding.discard(digest)
+        self._room.vacate(digest)
 
     def _loading(self, digest: bytes) -> _Entry:
         entry = self._entries.get(digest)

@@ -10,6 +10,8 @@ from random import Random
 from time import perf_counter
 
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import Budget, Footprint
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.messages import Sampling, Submit
@@ -28,8 +30,8 @@ def decode_steps(running: int = 64, prompt: int = 1024, adapters: int = 16, step
     digests = [None] + [bytes([i + 1]) * 32 for i in range(adapters)]
     scheduler = Scheduler(
         ScheduleConfig(token_budget=8192, max_running=running, max_context=4096),
-        CacheConfig(page_size=16, pages=running * (prompt // 16 + 64)),
-        Residency(1 << 30),
+        KvCache.alone(CacheConfig(page_size=16, pages=running * (prompt // 16 + 64))),
+        Residency(Budget(1 << 30)),
         (1,),
         VOCAB,
     )
@@ -39,7 +41,7 @@ def decode_steps(running: int = 64, prompt: int = 1024, adapters: int = 16, step
         tokens = tuple(rng.randrange(2, VOCAB) for _ in range(prompt))
         sampling = Sampling(max_tokens=1 + steps * 2, seed=i)
         submit = Submit(f"r{i}", tokens, sampling, namespace, digest, f"tenant{i % 4}")
-        assert scheduler.add(submit, 1 << 20, 0.0) is None
+        assert scheduler.add(submit, Footprint((1 << 20,)), 0.0) is None
     times: list[float] = []
     while len(times) < steps:
         before = perf_counter()
@@ -47,7 +49,7 @@ def decode_steps(running: int = 64, prompt: int = 1024, adapters: int = 16, step
         planned = perf_counter()
         assert plan is not None
         rows = tuple(RowResult((rng.randrange(2, VOCAB),) if row.draw else ()) for row in plan.rows)
-        result = StepResult(rows, loaded=plan.load)
+        result = StepResult(rows, loaded=tuple(load.digest for load in plan.load))
         after = perf_counter()
         scheduler.commit(plan, result, 0.0)
         done = perf_counter()

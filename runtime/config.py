@@ -26,6 +26,29 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ArenaConfig:
+    """One memory of equal blocks for KV pages and adapters. block_bytes: one page of all layers.
+
+    kv_min, adapter_min: blocks that the other side never takes. A request must fit kv_min and an adapter adapter_min,
+    for that is all that either can count on. load_s, compute_s: seconds to load one block of an adapter again, and to
+    compute one page again; only their ratio matters.
+    """
+
+    blocks: int
+    block_bytes: int
+    kv_min: int
+    adapter_min: int
+    load_s: float = 1.0
+    compute_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.blocks, self.block_bytes, self.kv_min, self.adapter_min) < 1:
+            raise InvalidRequest("memory", "blocks, their bytes and both floors must be positive")
+        if self.kv_min + self.adapter_min > self.blocks:
+            raise InvalidRequest("memory", f"floors of {self.kv_min} and {self.adapter_min} are over {self.blocks}")
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleConfig:
     """token_budget: most tokens computed in one step. max_running: most sequences in one step.
     max_waiting: requests beyond it are refused. max_context: most tokens of prompt and completion together."""

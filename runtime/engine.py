@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from tenantry.adapters.errors import AdapterError
+from tenantry.adapters.room import NONE, Footprint
 from tenantry.runtime.journal import Closed, Counted, Opened, Record
 from tenantry.runtime.messages import (
     ChoiceFinished,
@@ -38,7 +39,7 @@ class EngineBroken(Exception):
 
 
 class Runner(Protocol):
-    """A step that raises may be asked again for some of its rows, without the loads and evictions: those happen
+    """A step that raises may be asked again for some of its rows, without loads, moves and evictions: those happen
     before rows are computed, and loads that ended are reported by a run that returns."""
 
     def run(self, plan: StepPlan) -> StepResult: ...
@@ -49,7 +50,7 @@ class RecordSink(Protocol):
 
 
 class Engine:
-    """adapter_bytes: what an adapter occupies when resident; raises AdapterError for one that is not there."""
+    """footprint: what an adapter occupies when resident; raises AdapterError for one that is not there."""
 
     def __init__(
         self,
@@ -57,13 +58,13 @@ class Engine:
         runner: Runner,
         journal: RecordSink,
         stops: StopWatch,
-        adapter_bytes: Callable[[bytes], int],
+        footprint: Callable[[bytes], Footprint],
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
         self._journal = journal
         self._stops = stops
-        self._adapter_bytes = adapter_bytes
+        self._footprint = footprint
         self._opened: list[Record] = []
         self.computing = False  # the last step had rows, so the next one most likely has
 
@@ -72,10 +73,10 @@ class Engine:
         try:
             if len(submit.receipt) > MAX_RECEIPT_BYTES:
                 return Refused(submit.request_id, "invalid_request", "the receipt is too long", "receipt")
-            nbytes = 0 if submit.adapter is None else self._adapter_bytes(submit.adapter)
+            footprint = NONE if submit.adapter is None else self._footprint(submit.adapter)
         except (AdapterError, ValueError):
             return Refused(submit.request_id, "adapter_unavailable", "this adapter is not in the store", "adapter")
-        refused = self._scheduler.add(submit, nbytes, now)
+        refused = self._scheduler.add(submit, footprint, now)
         if refused is None:
             self._opened.append(Opened(submit.request_id, submit.receipt))
             self._stops.open(submit)
@@ -87,7 +88,7 @@ class Engine:
 
     def warm(self, digest: bytes) -> None:
         """Raises AdapterError."""
-        self._scheduler.warm(digest, self._adapter_bytes(digest))
+        self._scheduler.warm(digest, self._footprint(digest))
 
     def drop(self, digest: bytes) -> None:
         self._scheduler.drop(digest)
@@ -168,7 +169,7 @@ class Engine:
         """
         result = self._halves(plan.step, plan.rows) if len(plan.rows) > 1 else self._part(plan.step, plan.rows)
         nobody = all(row.fault is None for row in result.rows)
-        if nobody and (plan.load or plan.evict or not plan.rows):
+        if nobody and (plan.load or plan.evict or plan.moves or not plan.rows):
             raise EngineBroken("loading or evicting adapters failed")
         return result
 

@@ -46,16 +46,26 @@ class Row(msgspec.Struct, frozen=True):
     draw: Draw | None
 
 
+class Load(msgspec.Struct, frozen=True):
+    """Bring an adapter in. extents: the runs of blocks (first, count) that are its own from now until it is evicted
+    or its load has failed; none where adapters' memory is not the arena's."""
+
+    digest: bytes
+    extents: tuple[tuple[int, int], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One forward pass. load and evict are adapter digests: evictions happen before all else in the step,
-    loads are started and reported by a later StepResult, off the step's own path. A plan may have no rows: it then
-    only carries loads and evictions, or asks which loads have ended."""
+    """One forward pass. evict: digests; they go before all else in the step. moves: then pages are copied, (from,
+    to), all read before any is written; rows name the new ids. load: then loads are started, off the step's own
+    path, and a later StepResult tells how they ended. A plan may have no rows: it then only carries these, or asks
+    which loads have ended."""
 
     step: int
     rows: tuple[Row, ...]
-    load: tuple[bytes, ...] = ()
+    load: tuple[Load, ...] = ()
     evict: tuple[bytes, ...] = ()
+    moves: tuple[tuple[int, int], ...] = ()
 
 
 class RowResult(msgspec.Struct, frozen=True):

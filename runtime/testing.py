@@ -62,10 +62,10 @@ class ScriptedRunner:
             if digest not in self._resident:
                 raise ValueError("evicts an adapter that is not resident")
             self._resident.discard(digest)
-        for digest in plan.load:
-            if digest in self._resident or digest in self._loading:
+        for load in plan.load:
+            if load.digest in self._resident or load.digest in self._loading:
                 raise ValueError("loads an adapter twice")
-            self._loading[digest] = _LOAD_STEPS
+            self._loading[load.digest] = _LOAD_STEPS
         if plan.rows and self._step_s:
             time.sleep(self._step_s)
         rows = tuple(self._row(row) for row in plan.rows)

@@ -19,7 +19,9 @@ import structlog
 
 from tenantry.adapters.errors import AdapterError
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import Budget, Footprint
 from tenantry.adapters.store import LocalStore
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import EngineConfig, read_config
 from tenantry.runtime.engine import Engine, EngineBroken, Runner, whereabouts
 from tenantry.runtime.errors import (
@@ -226,10 +228,10 @@ def main(argv: Sequence[str]) -> int:
 def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
     text = TextModel.load(config.model_dir)
     runner, vocab_size, end_tokens = _runner(config, text)
-    residency = Residency(config.adapter_bytes)
-    scheduler = Scheduler(config.schedule, config.cache, residency, end_tokens, vocab_size)
+    residency = Residency(Budget(config.adapter_bytes))
+    scheduler = Scheduler(config.schedule, KvCache.alone(config.cache), residency, end_tokens, vocab_size)
     store = LocalStore(config.adapter_dir)
-    return Engine(scheduler, runner, journal, StopWatch(text), store.size)
+    return Engine(scheduler, runner, journal, StopWatch(text), lambda digest: Footprint((store.size(digest),)))
 
 
 def _runner(config: EngineConfig, text: TextModel) -> tuple[Runner, int, tuple[int, ...]]:

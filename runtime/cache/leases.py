@@ -1,14 +1,15 @@
 """Leases: one sequence's hold on pages, from tentative match to release.
 
-Owns the protocol between the prefix tree and the page allocator (after LMDeploy's block trie): match, then admit or
+Owns the protocol between the prefix tree and the arena's blocks (after LMDeploy's block trie): match, then admit or
 roll back; grow; seal what is committed; release. It must not know requests, adapters' bytes, steps' contents or text.
 A preempted sequence is a released one: its sealed pages stay findable, the rest is computed again.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Protocol
 
-from tenantry.runtime.cache.pages import PageAllocator, PageClass
+from tenantry.runtime.cache.arena import Arena, BlockClass
 from tenantry.runtime.cache.radix import Node, RadixTree
 from tenantry.runtime.config import CacheConfig
 from tenantry.runtime.errors import InvalidNamespace
@@ -33,19 +34,76 @@ class Lease:
         self.matched = matched
 
 
-class KvCache:
-    """The page pool's books. Nothing here touches KV itself: pages are ids."""
+class Lender(Protocol):
+    """Whoever else holds blocks of the same arena, and may give some up."""
 
-    def __init__(self, config: CacheConfig) -> None:
-        self.page_size = config.page_size
-        self.allocator = PageAllocator(config.pages)
-        self.tree = RadixTree(config.page_size, self.allocator.free)
+    @property
+    def lendable(self) -> int:
+        """Blocks it could give up now."""
+
+    def lend(self, staleness: int | None) -> bool:
+        """Give up the cheapest of them, if that is cheaper than evicting a page of this staleness (None: there is
+        none). False: nothing was given."""
+
+    @property
+    def start_limit(self) -> int:
+        """Most pages in use beyond which no sequence may start, since someone has reserved them."""
+
+
+class KvCache:
+    """The books of KV pages. Nothing here touches KV itself: pages are ids.
+
+    most: pages that KV may ever hold. sure: pages that it gets whatever else the arena holds; a request that needs
+    no more always ends. By default both are the whole arena, and nobody shares it.
+    """
+
+    def __init__(
+        self,
+        page_size: int,
+        arena: Arena,
+        lender: Lender | None = None,
+        most: int | None = None,
+        sure: int | None = None,
+    ) -> None:
+        self.page_size = page_size
+        self.arena = arena
+        self.most = arena.blocks if most is None else most
+        self.sure = arena.blocks if sure is None else sure
+        self.tree = RadixTree(page_size, arena.free)
+        self._lender = lender
         self._leases: set[Lease] = set()
+        arena.moved = self._moved
+
+    @classmethod
+    def alone(cls, config: CacheConfig) -> "KvCache":
+        """All pages are KV's own."""
+        return cls(config.page_size, Arena(config.pages))
+
+    @property
+    def live(self) -> int:
+        """Pages in use: no eviction gets them."""
+        return self.arena.pages - self.tree.evictable
 
     @property
     def available(self) -> int:
-        """Pages that extend could hand out now: free ones, and unpinned ones of the tree."""
-        return self.allocator.free_count + self.tree.evictable
+        """Pages that extend could hand out now: free ones, unpinned ones of the tree, and what others would lend."""
+        lendable = self._lender.lendable if self._lender is not None else 0
+        return min(self.arena.free_count + self.tree.evictable + lendable, self.most - self.live)
+
+    @property
+    def startable(self) -> int:
+        """Pages that may go to a sequence that has none yet."""
+        if self._lender is None:
+            return self.available
+        return min(self.available, self._lender.start_limit - self.live)
+
+    def begin_step(self) -> None:
+        """A device may now touch what is in use; until end_step nothing that is freed is handed out."""
+        self.arena.begin_step()
+        self.tree.advance()
+
+    def end_step(self) -> None:
+        self.arena.end_step()
 
     def pages_for(self, tokens: int) -> int:
         return -(-tokens // self.page_size)
@@ -70,15 +128,24 @@ class KvCache:
         missing = self.pages_for(tokens) - len(lease.pages)
         if missing <= 0:
             return True
-        short = missing - self.allocator.free_count
-        if short > self.tree.evictable:
+        arena = self.arena
+        if (missing > arena.free_count or arena.pages + missing > self.most) and not self._make_room(missing):
             return False
-        if short > 0:
-            self.tree.evict(short)
-        if self.allocator.free_count < missing:  # what was evicted under a step in flight is still fenced
-            return False
-        lease.pages += [self.allocator.take() for _ in range(missing)]
+        lease.pages += [arena.take() for _ in range(missing)]
         return True
+
+    def _make_room(self, missing: int) -> bool:
+        """Evict pages, or what others lend, whichever is cheaper. False, and nothing done, if all is too little."""
+        if missing > self.available:
+            return False
+        arena, tree = self.arena, self.tree
+        tree.evict(arena.pages + missing - self.most)
+        for _ in range(missing - arena.free_count):  # each turn gives a block at least, fenced or free
+            if arena.free_count >= missing:
+                break
+            if self._lender is None or not self._lender.lend(tree.staleness()):
+                tree.evict(1)
+        return arena.free_count >= missing  # what was evicted under a step in flight is still fenced
 
     def seal(self, lease: Lease, tokens: Sequence[int], computed: int) -> None:
         """Hand every whole page of the first `computed` tokens to the tree.
@@ -92,10 +159,10 @@ class KvCache:
             own = lease.pages[at]
             lease.node = self.tree.insert(lease.node, tokens[at * size : (at + 1) * size], own)
             if lease.node.page == own:
-                self.allocator.seal(own)
+                self.arena.seal(own)
             else:
                 lease.pages[at] = lease.node.page
-                self.allocator.free(own)
+                self.arena.free(own)
             lease.sealed += 1
 
     def release(self, lease: Lease) -> None:
@@ -111,6 +178,14 @@ class KvCache:
         for namespace in self.tree.namespaces(weights):
             self.tree.drop(namespace)
 
+    def _moved(self, moves: dict[int, int]) -> None:
+        """Pages have new ids; block tables are changed in place, since rows in the making refer to them."""
+        for page, to in moves.items():
+            self.tree.moved(page, to)
+        for lease in self._leases:
+            if not moves.keys().isdisjoint(lease.pages):
+                lease.pages[:] = [moves.get(page, page) for page in lease.pages]
+
     def check_leases(self, held: Sequence[Lease]) -> None:
         """Assert that exactly these leases exist."""
         assert len(held) == len(self._leases), "leases and sequences differ in number"
@@ -119,17 +194,17 @@ class KvCache:
     def _end(self, lease: Lease, used: bool) -> None:
         self._leases.remove(lease)
         for page in lease.pages[lease.sealed :]:
-            self.allocator.free(page)
+            self.arena.free(page)
         self.tree.unlock(lease.node, used)
 
     def check(self) -> None:
         """Assert that the classes partition the pages: owned by exactly one lease, or in the tree exactly once."""
-        self.allocator.check()
+        self.arena.check()
         shared = self.tree.check(Counter(lease.node for lease in self._leases))
         owned = [page for lease in self._leases for page in lease.pages[lease.sealed :]]
         assert len(owned) == len(set(owned)), "a page has two owners"
-        assert set(owned) == self.allocator.members(PageClass.OWNED), "owned pages and leases differ"
-        assert shared == self.allocator.members(PageClass.TREE), "tree and classes differ"
+        assert set(owned) == self.arena.members(BlockClass.OWNED), "owned pages and leases differ"
+        assert shared == self.arena.members(BlockClass.TREE), "tree and classes differ"
         for lease in self._leases:
             path: list[int] = []
             node: Node | None = lease.node

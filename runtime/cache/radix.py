@@ -7,6 +7,7 @@ A node is one page; its key under its parent is the page's token ids, so a looku
 namespaces are disjoint by construction (shape: TGI's radix.rs; keys: SGLang's RadixKey, with the namespace as root).
 A node's `ref` counts the leases that end at it plus its children that are referenced: locking stops at the first
 ancestor that is locked already, and the number of evictable pages is known without a walk.
+Leaves go least recently used first; a root whose adapter has left the device is cold, and its leaves age faster.
 """
 
 from array import array
@@ -16,6 +17,8 @@ from heapq import heapify, heappop, heappush
 from struct import Struct
 
 _TOKEN_BYTES = array("I").itemsize
+_USES = 20  # bits of a tick that count uses within a step
+_COLD = 4  # times as stale: to be used again, its adapter must first be loaded
 
 
 def encode(tokens: Sequence[int]) -> bytes:
@@ -40,15 +43,17 @@ class Node:
 
 
 class Root(Node):
-    """All that one namespace has computed. weights: the digest it was computed under, or None for the base."""
+    """All that one namespace has computed. weights: the digest it was computed under, or None for the base.
+    cold: whether those weights have left the device."""
 
-    __slots__ = ("dropped", "namespace", "weights")
+    __slots__ = ("cold", "dropped", "namespace", "weights")
 
     def __init__(self, namespace: bytes, weights: bytes | None) -> None:
         super().__init__(self, None, b"", -1)
         self.namespace = namespace
         self.weights = weights
         self.dropped = False
+        self.cold = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,9 @@ class Match:
     node: Node | None
 
 
+_Entry = tuple[int, int, Node]  # tick, serial
+
+
 class RadixTree:
     """page_size: tokens per page. free: called once with every page that leaves the tree."""
 
@@ -72,11 +80,17 @@ class RadixTree:
         self._free = free
         self._roots: dict[bytes, Root] = {}
         self._dropped: set[Root] = set()  # no longer found, still pinned by leases
-        self._heap: list[tuple[int, int, Node]] = []  # evictable leaves by last use; stale entries are skipped
+        self._pages: dict[int, Node] = {}
+        # Evictable leaves by last use, of warm and of cold roots; outdated entries are skipped.
+        self._heaps: tuple[list[_Entry], list[_Entry]] = ([], [])
         self._serial = 0
         self._tick = 0
-        self.nodes = 0
+        self.now = 0
         self.pinned = 0
+
+    @property
+    def nodes(self) -> int:
+        return len(self._pages)
 
     @property
     def evictable(self) -> int:
@@ -150,8 +164,7 @@ class RadixTree:
         child = node.children.get(key)
         if child is None:
             child = Node(node.root, node, key, page)
-            node.children[key] = child
-            self.nodes += 1
+            node.children[key] = self._pages[page] = child
         child.ref += 1
         if child.ref == 1:  # the parent loses a lease and gains a referenced child
             self.pinned += 1
@@ -159,15 +172,48 @@ class RadixTree:
             node.ref -= 1
         return child
 
+    def advance(self) -> None:
+        """A step has begun: what is used from now on is younger than all before."""
+        self.now += 1
+        self._tick = self.now << _USES
+
+    def staleness(self) -> int | None:
+        """How many steps ago the page that goes next was used, at least 1; times _COLD if its weights have left.
+
+        None when nothing can be evicted.
+        """
+        cold, warm = self._stale(1), self._stale(0)  # in this order: a cold leaf may turn out to be warm again
+        return warm if cold is None else cold if warm is None else max(warm, cold)
+
     def evict(self, count: int) -> int:
-        """Free up to `count` least recently used unpinned leaves, parents after children. Returns how many."""
-        freed = 0
-        while freed < count and self._heap:
-            _, serial, node = heappop(self._heap)
-            if serial == node.serial and _evictable(node):
-                self._remove(node)
-                freed += 1
-        return freed
+        """Free up to `count` unpinned leaves, the stalest first, parents after children. Returns how many."""
+        for freed in range(count):
+            cold, warm = self._stale(1), self._stale(0)
+            if warm is None and cold is None:
+                return freed
+            heap = self._heaps[warm is None or (cold is not None and cold >= warm)]
+            self._remove(heappop(heap)[2])
+        return count
+
+    def moved(self, page: int, to: int) -> None:
+        """A page's content goes on under another id. Unknown pages are ignored: they are in no tree."""
+        node = self._pages.pop(page, None)
+        if node is not None:
+            node.page = to
+            self._pages[to] = node
+
+    def chill(self, weights: bytes) -> None:
+        """These weights have left the device: what was computed under them is worth less until they are back."""
+        for namespace in self.namespaces(weights):
+            root = self._roots[namespace]
+            root.cold = True
+            for node in [n for n in _below(root) if not n.children and n.ref == 0]:
+                self._queue(node)
+
+    def thaw(self, weights: bytes) -> None:
+        """These weights are back. Leaves that wait among the cold ones are put right when their turn comes."""
+        for namespace in self.namespaces(weights):
+            self._roots[namespace].cold = False
 
     def drop(self, namespace: bytes) -> None:
         """Forget a namespace: unpinned pages now, pinned ones with their last lease; no match finds them again."""
@@ -197,12 +243,29 @@ class RadixTree:
                 self._detach(node)
                 node = parent
         else:
-            self._serial += 1
-            node.serial = self._serial
-            heappush(self._heap, (node.tick, self._serial, node))
-            if len(self._heap) > 2 * self.evictable + 64:
-                self._heap = [entry for entry in self._heap if entry[1] == entry[2].serial and _evictable(entry[2])]
-                heapify(self._heap)
+            self._queue(node)
+
+    def _queue(self, node: Node) -> None:
+        """Among the evictable leaves, by its last use; an older entry of it is outdated."""
+        self._serial += 1
+        node.serial = self._serial
+        heap = self._heaps[node.root.cold]
+        heappush(heap, (node.tick, self._serial, node))
+        if len(heap) > 2 * self.evictable + 64:
+            heap[:] = [entry for entry in heap if entry[1] == entry[2].serial and _evictable(entry[2])]
+            heapify(heap)
+
+    def _stale(self, cold: int) -> int | None:
+        """The staleness of one heap's first leaf."""
+        heap = self._heaps[cold]
+        while heap:
+            tick, serial, node = heap[0]
+            if serial == node.serial and _evictable(node):
+                if node.root.cold == cold:
+                    return ((self._tick >> _USES) - (tick >> _USES) + 1) * (_COLD if cold else 1)
+                self._queue(node)  # its weights are back
+            heappop(heap)
+        return None
 
     def _remove(self, node: Node) -> None:
         parent = node.parent
@@ -215,7 +278,7 @@ class RadixTree:
     def _detach(self, node: Node) -> None:
         assert node.parent is not None
         del node.parent.children[node.key]
-        self.nodes -= 1
+        del self._pages[node.page]
         self._free(node.page)
 
     def __iter__(self) -> Iterator[Node]:
@@ -227,7 +290,7 @@ class RadixTree:
         """Assert every invariant, given how many leases end at each node. Returns the pages."""
         pages: set[int] = set()
         pinned = 0
-        queued = {serial for _, serial, _ in self._heap}
+        queued = {serial: cold for cold, heap in enumerate(self._heaps) for _, serial, _ in heap}
         for namespace, root in self._roots.items():
             assert root.namespace == namespace, "a root under a foreign namespace"
         stack: list[Node] = [*self._roots.values(), *self._dropped]
@@ -246,9 +309,10 @@ class RadixTree:
             if node.parent is not None:
                 pinned += node.ref > 0
                 assert node.ref or node.children or node.serial in queued, "a leaf that is never evicted"
+                assert self._pages.get(node.page) is node, "a page that is not found by its id"
             else:
                 assert node.ref or node.children, "an empty root was kept"
-        assert len(pages) == self.nodes, "nodes miscounted"
+        assert pages == self._pages.keys(), "nodes and pages differ"
         assert pinned == self.pinned, "pinned nodes miscounted"
         return pages
 

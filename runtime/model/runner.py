@@ -83,8 +83,8 @@ class ModelRunner:
         plan that breaks the contract; a row whose numbers overflow is only marked, and harms no other."""
         for digest in plan.evict:
             self.adapters.evict(digest)
-        for digest in plan.load:
-            self.adapters.start(digest)
+        for load in plan.load:
+            self.adapters.start(load.digest)
         rows = self._compute(plan.rows) if plan.rows else ()
         loaded, failed = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
         return StepResult(rows, loaded, failed)

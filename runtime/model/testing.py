@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tenantry.runtime.messages import Sampling, TokenLogprob
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.plan import Draw, Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.plan import Draw, Load, Row, RowResult, StepPlan, StepResult
 
 GREEDY = Sampling(max_tokens=1 << 20, temperature=0.0)
 
@@ -58,7 +58,7 @@ class Driver:
 
     def load(self, *digests: bytes, patience: float = 60.0) -> None:
         """Make adapters resident. Raises RuntimeError for one that fails."""
-        waiting, result = set(digests), self._run(StepPlan(self._step, (), load=tuple(digests)))
+        waiting, result = set(digests), self._run(StepPlan(self._step, (), load=tuple(map(Load, digests))))
         end = time.monotonic() + patience
         while waiting:
             if result.failed or time.monotonic() > end:

@@ -6,7 +6,7 @@ queues, pages in use or anything that changes from step to step.
 
 from math import isfinite
 
-from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.config import ScheduleConfig
 from tenantry.runtime.errors import ContextExceeded, InvalidNamespace, InvalidRequest
 from tenantry.runtime.messages import Sampling, Submit
 from tenantry.runtime.namespace import DIGEST_BYTES
@@ -18,8 +18,9 @@ MAX_STOPS = 64
 _INT64 = 1 << 63
 
 
-def validate(submit: Submit, adapter_bytes: int, config: ScheduleConfig, cache: CacheConfig, vocab_size: int) -> None:
-    """Raises InvalidRequest, InvalidNamespace or ContextExceeded for the first field out of bounds."""
+def validate(submit: Submit, adapter_bytes: int, config: ScheduleConfig, room: int, vocab_size: int) -> None:
+    """room: tokens whose KV always finds a place. Raises InvalidRequest, InvalidNamespace or ContextExceeded for the
+    first field out of bounds."""
     if not 1 <= len(submit.request_id) <= 256:
         raise InvalidRequest("request_id", "must hold 1 to 256 characters")
     if len(submit.namespace) != DIGEST_BYTES:
@@ -38,7 +39,6 @@ def validate(submit: Submit, adapter_bytes: int, config: ScheduleConfig, cache: 
         raise ContextExceeded(
             "max_tokens", f"prompt and max_tokens make {total}, the context is {config.max_context}"
         )
-    room = cache.pages * cache.page_size
     if total - 1 > room:  # the last token drawn is never computed
         raise ContextExceeded("max_tokens", f"prompt and max_tokens make {total}, the cache holds {room + 1}")
 

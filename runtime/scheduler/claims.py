@@ -6,13 +6,14 @@ not know pages, budgets or queues. One claim per request, however many choices i
 
 from tenantry.adapters.errors import ResidencyError
 from tenantry.adapters.residency import Outcome, Residency
+from tenantry.adapters.room import Footprint
 from tenantry.runtime.errors import AdapterUnavailable
 from tenantry.runtime.messages import AdapterState
-from tenantry.runtime.plan import StepResult
+from tenantry.runtime.plan import Load, StepResult
 from tenantry.runtime.scheduler.request import Request
 
 _ANSWERS = {
-    Outcome.CANNOT_FIT: "the adapter is larger than all memory for adapters",
+    Outcome.CANNOT_FIT: "the adapter is larger than the memory that adapters are sure of",
     Outcome.RETIRED: "this adapter is being retired",
 }
 
@@ -48,7 +49,7 @@ class Claims:
             return True
         request.claims = True
         try:
-            outcome = self._residency.acquire(digest, request.adapter_bytes, request.id)
+            outcome = self._residency.acquire(digest, request.footprint, request.id)
         except ResidencyError as error:
             raise AdapterUnavailable("adapter", str(error)) from error
         if outcome in _ANSWERS:
@@ -70,8 +71,12 @@ class Claims:
         self._retired.discard(digest)
         return digest
 
-    def warm(self, digest: bytes, nbytes: int) -> Outcome:
-        return self._residency.warm(digest, nbytes)
+    def serve(self) -> None:
+        """Whatever has become possible since the last step."""
+        self._residency.serve()
+
+    def warm(self, digest: bytes, footprint: Footprint) -> Outcome:
+        return self._residency.warm(digest, footprint)
 
     def drop(self, digest: bytes) -> None:
         """Retire it; what waits for it has left before."""
@@ -79,11 +84,11 @@ class Claims:
         if digest in self._users:
             self._retired.add(digest)
 
-    def actions(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    def actions(self) -> tuple[tuple[Load, ...], tuple[bytes, ...]]:
         """(loads, evictions) for the plan being made."""
         loads, evictions = self._residency.take_actions()
         self._loading.update(loads)
-        return loads, evictions
+        return tuple(Load(digest, self._residency.extents(digest)) for digest in loads), evictions
 
     def ended(self, result: StepResult) -> list[tuple[str, AdapterUnavailable]]:
         """Take in loads that ended. Returns the requests that counted on a failed one, each with its refusal."""
@@ -119,7 +124,7 @@ class Claims:
                 continue
             users[digest] = users.get(digest, 0) + 1
             if request.sequences:
-                outcome = self._residency.acquire(digest, request.adapter_bytes, request.id)
+                outcome = self._residency.acquire(digest, request.footprint, request.id)
                 assert outcome is Outcome.HELD, "runs without its adapter"
         assert users == self._users, "users of adapters miscounted"
         assert self._retired <= self._users.keys(), "retired, unused, and remembered"

@@ -5,6 +5,7 @@ Owns per-request state and its counters; holds no policy. It must not know pages
 
 from enum import Enum
 
+from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.leases import Lease
 from tenantry.runtime.messages import Submit, Usage
 
@@ -47,20 +48,21 @@ class Request:
     """order: arrival number. expires: absolute time after which it may not start, or None.
 
     A token in `stops` ends a choice; `forbidden` is what may not be drawn before min_tokens (both from the sampling
-    and the model's end tokens). claims: whether it has asked for its adapter. prompt, cached, completion only grow.
+    and the model's end tokens). claims: whether it has asked for its adapter, whose footprint it knows. prompt,
+    cached, completion only grow.
     """
 
     __slots__ = (
-        "adapter_bytes", "cached", "claims", "completion", "expires", "forbidden", "order", "prompt", "prompt_length",
+        "cached", "claims", "completion", "expires", "footprint", "forbidden", "order", "prompt", "prompt_length",
         "sequences", "stops", "submit",
     )  # fmt: skip
 
     def __init__(
-        self, submit: Submit, adapter_bytes: int, order: int, now: float, end_tokens: frozenset[int]
+        self, submit: Submit, footprint: Footprint, order: int, now: float, end_tokens: frozenset[int]
     ) -> None:
         sampling = submit.sampling
         self.submit = submit
-        self.adapter_bytes = adapter_bytes
+        self.footprint = footprint
         self.order = order
         self.expires = now + submit.deadline if submit.deadline else None
         self.prompt_length = len(submit.prompt)

@@ -8,9 +8,10 @@ argument, the same calls give the same plans. It must not know text, tensors, te
 """
 
 from tenantry.adapters.residency import Outcome, Residency
+from tenantry.adapters.room import Footprint
+from tenantry.runtime.cache.arena import BlockClass
 from tenantry.runtime.cache.leases import KvCache
-from tenantry.runtime.cache.pages import PageClass
-from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.config import ScheduleConfig
 from tenantry.runtime.errors import AdapterUnavailable, InvalidRequest, QueueFull, RuntimeRefusal
 from tenantry.runtime.messages import (
     ChoiceFinished,
@@ -41,7 +42,7 @@ class Scheduler:
     def __init__(
         self,
         config: ScheduleConfig,
-        cache: CacheConfig,
+        cache: KvCache,
         residency: Residency,
         end_tokens: tuple[int, ...],
         vocab_size: int,
@@ -49,10 +50,10 @@ class Scheduler:
         if config.token_budget < config.max_running + cache.page_size:
             raise InvalidRequest("token_budget", "must hold max_running and a page more, or prefill could starve")
         self._config = config
-        self._cache_config = cache
         self._end_tokens = frozenset(end_tokens)
         self._vocab_size = vocab_size
-        self.cache = KvCache(cache)
+        self.cache = cache
+        self._room = cache.sure * cache.page_size
         self._claims = Claims(residency)
         self._waiting = WaitingQueue(config.max_waiting)
         self._sequences = Sequences(self.cache)
@@ -64,15 +65,15 @@ class Scheduler:
 
     # Commands
 
-    def add(self, submit: Submit, adapter_bytes: int, now: float) -> Refused | None:
-        """Queue a request, or answer why not. adapter_bytes: the adapter's size on the device, 0 without one."""
+    def add(self, submit: Submit, footprint: Footprint, now: float) -> Refused | None:
+        """Queue a request, or answer why not. footprint: what its adapter occupies, NONE without one."""
         try:
-            validate(submit, adapter_bytes, self._config, self._cache_config, self._vocab_size)
+            validate(submit, footprint.bytes, self._config, self._room, self._vocab_size)
             if submit.request_id in self._requests:
                 raise InvalidRequest("request_id", "a request of this id is running")
             if len(self._waiting) >= self._config.max_waiting:
                 raise QueueFull(None, f"{self._config.max_waiting} requests are waiting")
-            request = Request(submit, adapter_bytes, self._arrivals, now, self._end_tokens)
+            request = Request(submit, footprint, self._arrivals, now, self._end_tokens)
             self._claims.enter(request)
         except RuntimeRefusal as refusal:
             return Refused(submit.request_id, refusal.code, refusal.message, refusal.param)
@@ -98,9 +99,9 @@ class Scheduler:
         self._end(sequence, "stop", matched)
         return True
 
-    def warm(self, digest: bytes, nbytes: int) -> Outcome:
+    def warm(self, digest: bytes, footprint: Footprint) -> Outcome:
         """Load an adapter ahead of its first request, if that harms nobody."""
-        return self._claims.warm(digest, nbytes)
+        return self._claims.warm(digest, footprint)
 
     def drop(self, digest: bytes) -> None:
         """Retire an adapter: those waiting for it are refused, those running finish, all KV under it goes."""
@@ -116,22 +117,24 @@ class Scheduler:
         assert self._plan is None, "the last plan was not committed"
         for request in self._waiting.expire(now):
             self._refuse(request, QueueFull("deadline", "could not start within its deadline"))
-        batch = Batch(self._config.token_budget, self._cache_config.page_size)
+        self._claims.serve()
+        batch = Batch(self._config.token_budget, self.cache.page_size)
         self._continue(batch)
         self._start(batch)
         loads, evictions = self._claims.actions()
         if not (batch.rows or evictions or self._claims.pending or self._events):
             return None
         self._totals.steps += 1
-        self._plan = StepPlan(self._totals.steps, tuple(batch.rows), loads, evictions)
-        self.cache.allocator.begin_step()
+        moves = self.cache.arena.take_moves()
+        self._plan = StepPlan(self._totals.steps, tuple(batch.rows), loads, evictions, moves)
+        self.cache.begin_step()
         return self._plan
 
     def commit(self, plan: StepPlan, result: StepResult, now: float) -> list[Event]:
         """Take in what a step gave: the only place where tokens, KV and counters move. Returns all events since."""
         assert plan is self._plan, "commit of a plan that is not in flight"
         self._plan = None
-        self.cache.allocator.end_step()
+        self.cache.end_step()
         for row, row_result in zip(plan.rows, result.rows, strict=True):
             sequence = self._sequences.by_id.get(row.sequence)
             if sequence is not None:  # else aborted meanwhile
@@ -169,8 +172,8 @@ class Scheduler:
         assert len(self._sequences.running) <= self._config.max_running, "too many run"
         assert all((r in self._waiting) == (not r.sequences) for r in requests), "waits and runs, or neither"
         for row in self._plan.rows if self._plan is not None else ():
-            kinds = {self.cache.allocator.class_of(page) for page in row.pages}
-            assert PageClass.FREE not in kinds, "a page freed under a step in flight"
+            kinds = {self.cache.arena.class_of(page) for page in row.pages}
+            assert BlockClass.FREE not in kinds, "a page freed under a step in flight"
 
     # Planning
 

@@ -48,7 +48,7 @@ class Sequences:
         submit, tokens, cache = sequence.request.submit, sequence.tokens, self._cache
         lease = cache.lease(submit.namespace, tokens, submit.adapter)
         missing = cache.pages_for(len(tokens)) - len(lease.pages)
-        if missing + len(self.running) > cache.available or not cache.extend(lease, len(tokens)):
+        if missing + len(self.running) > cache.startable or not cache.extend(lease, len(tokens)):
             cache.rollback(lease)
             return False
         sequence.lease, sequence.computed, sequence.phase = lease, lease.matched, Phase.RUNNING

@@ -7,9 +7,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tenantry.adapters.errors import ResidencyError
 from tenantry.adapters.residency import Outcome, Residency, State
+from tenantry.adapters.room import Budget, Footprint
 
 LIMIT = 100
 SIZES = {bytes([i]): size for i, size in enumerate((10, 20, 30, 45, 60, 100, 101, 35))}
+PLACES = {digest: Footprint((size,)) for digest, size in SIZES.items()}
 DIGESTS = st.sampled_from(sorted(SIZES))
 OWNERS = st.sampled_from([f"request-{i}" for i in range(8)])
 
@@ -19,7 +21,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.residency = Residency(LIMIT)
+        self.residency = Residency(Budget(LIMIT))
         self.interest: dict[bytes, set[str]] = {d: set() for d in SIZES}
         self.device: dict[bytes, int] = {}
         self.arriving: set[bytes] = set()
@@ -45,7 +47,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         return {o for o in self.interest[digest] if self.outcome(digest, o) is not Outcome.WAIT}
 
     def outcome(self, digest: bytes, owner: str) -> Outcome:
-        return self.residency.acquire(digest, SIZES[digest], owner)
+        return self.residency.acquire(digest, PLACES[digest], owner)
 
     @rule(digest=DIGESTS, owner=OWNERS)
     def acquire(self, digest: bytes, owner: str) -> None:
@@ -105,7 +107,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
     @rule(digest=DIGESTS)
     def warm(self, digest: bytes) -> None:
-        outcome = self.residency.warm(digest, SIZES[digest])
+        outcome = self.residency.warm(digest, PLACES[digest])
         self.apply_actions()
         if outcome in (Outcome.HELD, Outcome.LOADING):
             assert digest in self.device
@@ -125,6 +127,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
     @invariant()
     def holds(self) -> None:
         self.residency.check()
+        self.residency.check_line()
         assert self.residency.used == sum(self.device.values())
         assert {o.digest for o in self.residency.occupants() if o.state is not State.ABSENT} >= self.device.keys()
 
@@ -151,9 +154,9 @@ TestAgainstANaiveModel.settings = settings(max_examples=100, stateful_step_count
 
 
 def resident(*digests: bytes, limit: int = LIMIT) -> Residency:
-    residency = Residency(limit)
+    residency = Residency(Budget(limit))
     for digest in digests:
-        assert residency.warm(digest, SIZES[digest]) is Outcome.LOADING
+        assert residency.warm(digest, PLACES[digest]) is Outcome.LOADING
         residency.take_actions()
         residency.loaded(digest)
     return residency
@@ -165,8 +168,8 @@ A10, A20, A30, A45, A60, A100, A101, A35 = sorted(SIZES)
 def test_one_release_ends_all_of_a_requests_choices_and_a_second_does_nothing():
     residency = resident(A60)
     for _ in range(3):
-        assert residency.acquire(A60, 60, "n=3") is Outcome.HELD
-    residency.acquire(A60, 60, "other")
+        assert residency.acquire(A60, PLACES[A60], "n=3") is Outcome.HELD
+    residency.acquire(A60, PLACES[A60], "other")
     residency.release(A60, "n=3")
     residency.release(A60, "n=3")
     assert residency.occupants()[0].users == 1
@@ -174,69 +177,69 @@ def test_one_release_ends_all_of_a_requests_choices_and_a_second_does_nothing():
 
 def test_the_least_recently_used_leaves_first():
     residency = resident(A10, A20, A60)
-    residency.acquire(A10, 10, "r")
+    residency.acquire(A10, PLACES[A10], "r")
     residency.release(A10, "r")
-    assert residency.acquire(A30, 30, "s") is Outcome.LOADING
+    assert residency.acquire(A30, PLACES[A30], "s") is Outcome.LOADING
     assert residency.take_actions() == ((A30,), (A20,))
 
 
 def test_what_could_never_fit_is_refused_and_not_queued():
     residency = resident()
-    assert residency.acquire(A101, 101, "r") is Outcome.CANNOT_FIT
+    assert residency.acquire(A101, PLACES[A101], "r") is Outcome.CANNOT_FIT
     assert not residency.occupants()
 
 
 def test_a_big_adapter_does_not_starve_behind_small_ones_that_overlap_for_ever():
     residency = resident(A45, A35)
-    residency.acquire(A45, 45, "0")
-    residency.acquire(A35, 35, "1")
-    assert residency.acquire(A100, 100, "big") is Outcome.WAIT
-    assert residency.acquire(A45, 45, "2") is Outcome.WAIT
-    assert residency.acquire(A10, 10, "3") is Outcome.WAIT
+    residency.acquire(A45, PLACES[A45], "0")
+    residency.acquire(A35, PLACES[A35], "1")
+    assert residency.acquire(A100, PLACES[A100], "big") is Outcome.WAIT
+    assert residency.acquire(A45, PLACES[A45], "2") is Outcome.WAIT
+    assert residency.acquire(A10, PLACES[A10], "3") is Outcome.WAIT
     residency.release(A45, "0")
     residency.release(A35, "1")
     loads, evictions = residency.take_actions()
     assert loads == (A100,)
     assert set(evictions) == {A45, A35}
-    assert residency.acquire(A100, 100, "big") is Outcome.LOADING
+    assert residency.acquire(A100, PLACES[A100], "big") is Outcome.LOADING
 
 
 def test_a_waiter_is_started_without_being_asked_again():
     residency = resident(A60)
-    residency.acquire(A60, 60, "r")
-    assert residency.acquire(A45, 45, "s") is Outcome.WAIT
+    residency.acquire(A60, PLACES[A60], "r")
+    assert residency.acquire(A45, PLACES[A45], "s") is Outcome.WAIT
     residency.release(A60, "r")
     assert residency.take_actions() == ((A45,), (A60,))
 
 
 def test_what_was_to_leave_and_is_wanted_again_before_it_left_stays():
     residency = resident(A10, A45)
-    residency.acquire(A10, 10, "0")
-    residency.acquire(A45, 45, "0")
-    assert residency.acquire(A60, 60, "0") is Outcome.WAIT
-    assert residency.acquire(A10, 10, "1") is Outcome.WAIT
+    residency.acquire(A10, PLACES[A10], "0")
+    residency.acquire(A45, PLACES[A45], "0")
+    assert residency.acquire(A60, PLACES[A60], "0") is Outcome.WAIT
+    assert residency.acquire(A10, PLACES[A10], "1") is Outcome.WAIT
     residency.release(A10, "0")
     residency.release(A45, "0")
-    assert residency.acquire(A10, 10, "1") is Outcome.HELD
+    assert residency.acquire(A10, PLACES[A10], "1") is Outcome.HELD
     assert residency.take_actions() == ((A60,), (A45,))
     residency.check()
 
 
 def test_a_waiter_that_gives_up_lets_the_others_pass():
     residency = resident(A60)
-    residency.acquire(A60, 60, "r")
-    residency.acquire(A45, 45, "s")
-    assert residency.acquire(A60, 60, "t") is Outcome.WAIT
+    residency.acquire(A60, PLACES[A60], "r")
+    residency.acquire(A45, PLACES[A45], "s")
+    assert residency.acquire(A60, PLACES[A60], "t") is Outcome.WAIT
     residency.release(A45, "s")
-    assert residency.acquire(A60, 60, "t") is Outcome.HELD
+    assert residency.acquire(A60, PLACES[A60], "t") is Outcome.HELD
 
 
 def test_a_retired_adapter_serves_who_has_it_and_nobody_new():
     residency = resident(A60)
-    residency.acquire(A60, 60, "r")
+    residency.acquire(A60, PLACES[A60], "r")
     assert residency.drop(A60) == frozenset()
-    assert residency.acquire(A60, 60, "r") is Outcome.HELD
-    assert residency.acquire(A60, 60, "s") is Outcome.RETIRED
+    assert residency.acquire(A60, PLACES[A60], "r") is Outcome.HELD
+    assert residency.acquire(A60, PLACES[A60], "s") is Outcome.RETIRED
     assert residency.state(A60) is State.DRAINING
     residency.release(A60, "r")
     assert residency.take_actions() == ((), (A60,))
@@ -244,21 +247,21 @@ def test_a_retired_adapter_serves_who_has_it_and_nobody_new():
 
 
 def test_a_failed_load_names_whom_to_refuse_and_may_be_tried_again():
-    residency = Residency(LIMIT)
-    residency.acquire(A60, 60, "r")
+    residency = Residency(Budget(LIMIT))
+    residency.acquire(A60, PLACES[A60], "r")
     residency.take_actions()
     assert residency.failed(A60) == {"r"}
     assert residency.state(A60) is State.FAILED
     assert residency.used == 0
-    assert residency.acquire(A60, 60, "s") is Outcome.LOADING
+    assert residency.acquire(A60, PLACES[A60], "s") is Outcome.LOADING
 
 
 def test_a_pinned_adapter_stays():
     residency = resident(A60)
     assert residency.pin(A60)
-    assert residency.acquire(A45, 45, "r") is Outcome.CANNOT_FIT
+    assert residency.acquire(A45, PLACES[A45], "r") is Outcome.CANNOT_FIT
     residency.unpin(A60)
-    assert residency.acquire(A45, 45, "r") is Outcome.LOADING
+    assert residency.acquire(A45, PLACES[A45], "r") is Outcome.LOADING
 
 
 def test_breaking_the_protocol_is_an_error():
@@ -268,4 +271,4 @@ def test_breaking_the_protocol_is_an_error():
     with pytest.raises(ResidencyError):
         residency.failed(A10)
     with pytest.raises(ResidencyError):
-        residency.acquire(A60, 61, "r")
+        residency.acquire(A60, Footprint((61,)), "r")

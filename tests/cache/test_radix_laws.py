@@ -1,12 +1,12 @@
-"""The prefix tree and the page allocator against models too simple to be wrong, and the laws of leases."""
+"""The prefix tree and the arena against models too simple to be wrong, and the laws of leases."""
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tenantry.runtime.cache.arena import Arena, BlockClass
 from tenantry.runtime.cache.leases import KvCache, Lease
-from tenantry.runtime.cache.pages import PageAllocator, PageClass
 from tenantry.runtime.config import CacheConfig
 from tenantry.runtime.errors import InvalidNamespace
 
@@ -21,7 +21,7 @@ class CacheAgainstADict(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cache = KvCache(CacheConfig(page_size=SIZE, pages=12))
+        self.cache = KvCache.alone(CacheConfig(page_size=SIZE, pages=12))
         self.sealed: dict[tuple[bytes, tuple[int, ...]], int] = {}
         self.leases: list[tuple[Lease, bytes, tuple[int, ...]]] = []
 
@@ -84,7 +84,7 @@ class CacheAgainstADict(RuleBasedStateMachine):
         for lease, _, _ in self.leases:
             self.cache.release(lease)
         self.cache.tree.evict(99)
-        assert self.cache.allocator.free_count == 12
+        assert self.cache.arena.free_count == 12
 
 
 CacheAgainstADict.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
@@ -96,25 +96,25 @@ class PagesAgainstSets(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pages = PageAllocator(6)
-        self.model: dict[PageClass, set[int]] = {kind: set() for kind in PageClass}
-        self.model[PageClass.FREE] = set(range(6))
+        self.pages = Arena(6)
+        self.model: dict[BlockClass, set[int]] = {kind: set() for kind in BlockClass}
+        self.model[BlockClass.FREE] = set(range(6))
         self.flying = False
 
-    def move(self, page: int, old: PageClass, new: PageClass) -> None:
+    def move(self, page: int, old: BlockClass, new: BlockClass) -> None:
         self.model[old].remove(page)
         self.model[new].add(page)
 
-    @precondition(lambda self: self.model[PageClass.FREE])
+    @precondition(lambda self: self.model[BlockClass.FREE])
     @rule()
     def take(self) -> None:
-        self.move(self.pages.take(), PageClass.FREE, PageClass.OWNED)
+        self.move(self.pages.take(), BlockClass.FREE, BlockClass.OWNED)
 
     @rule(page=st.integers(0, 5))
     def seal(self, page: int) -> None:
-        if page in self.model[PageClass.OWNED]:
+        if page in self.model[BlockClass.OWNED]:
             self.pages.seal(page)
-            self.move(page, PageClass.OWNED, PageClass.TREE)
+            self.move(page, BlockClass.OWNED, BlockClass.TREE)
         else:
             with pytest.raises(AssertionError):
                 self.pages.seal(page)
@@ -122,19 +122,19 @@ class PagesAgainstSets(RuleBasedStateMachine):
     @rule(page=st.integers(0, 5))
     def free(self, page: int) -> None:
         old = self.pages.class_of(page)
-        if old in (PageClass.FREE, PageClass.FENCED):
+        if old in (BlockClass.FREE, BlockClass.FENCED):
             with pytest.raises(AssertionError):
                 self.pages.free(page)
         else:
             self.pages.free(page)
-            self.move(page, old, PageClass.FENCED if self.flying else PageClass.FREE)
+            self.move(page, old, BlockClass.FENCED if self.flying else BlockClass.FREE)
 
     @rule()
     def step(self) -> None:
         if self.flying:
             self.pages.end_step()
-            self.model[PageClass.FREE] |= self.model[PageClass.FENCED]
-            self.model[PageClass.FENCED] = set()
+            self.model[BlockClass.FREE] |= self.model[BlockClass.FENCED]
+            self.model[BlockClass.FENCED] = set()
         else:
             self.pages.begin_step()
         self.flying = not self.flying
@@ -142,8 +142,8 @@ class PagesAgainstSets(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         self.pages.check()
-        assert self.model == {kind: self.pages.members(kind) for kind in PageClass}
-        assert self.pages.free_count == len(self.model[PageClass.FREE])
+        assert self.model == {kind: self.pages.members(kind) for kind in BlockClass}
+        assert self.pages.free_count == len(self.model[BlockClass.FREE])
 
 
 PagesAgainstSets.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
@@ -151,7 +151,7 @@ TestPagesAgainstSets = PagesAgainstSets.TestCase
 
 
 def cache(pages: int = 16) -> KvCache:
-    return KvCache(CacheConfig(page_size=SIZE, pages=pages))
+    return KvCache.alone(CacheConfig(page_size=SIZE, pages=pages))
 
 
 def fill(kv: KvCache, namespace: bytes, *tokens: int) -> None:
@@ -183,17 +183,17 @@ def test_of_two_equal_pages_the_older_stays_and_the_newcomer_reads_it():
     kv.seal(first, (1, 1, 2), 2)
     kv.seal(second, (1, 1, 2), 2)
     assert second.pages[0] == kept
-    assert kv.allocator.class_of(freed) is PageClass.FREE
+    assert kv.arena.class_of(freed) is BlockClass.FREE
     kv.check()
 
 
 def test_an_evicted_page_is_not_handed_out_under_the_step_that_may_read_it():
     kv = cache(pages=2)
     fill(kv, NAMESPACES[0], 1, 1, 2, 2)
-    kv.allocator.begin_step()
+    kv.arena.begin_step()
     lease = kv.lease(NAMESPACES[1], (1, 1), None)
     assert not kv.extend(lease, 2)
-    kv.allocator.end_step()
+    kv.arena.end_step()
     assert kv.extend(lease, 2)
     kv.release(lease)
     kv.check()
@@ -218,10 +218,10 @@ def test_dropped_weights_are_not_found_again_and_leave_with_their_last_lease():
     assert kv.tree.match(NAMESPACES[0], (1, 1, 2)).node is None
     kv.seal(lease, (1, 1, 2, 2, 3), 4)  # it goes on
     kv.check()
-    assert kv.allocator.free_count == 16 - 3
+    assert kv.arena.free_count == 16 - 3
     kv.release(lease)
     kv.check()
-    assert kv.allocator.free_count == 16
+    assert kv.arena.free_count == 16
 
 
 def test_the_eviction_order_keeps_no_entry_for_ever():
@@ -230,5 +230,5 @@ def test_the_eviction_order_keeps_no_entry_for_ever():
     for _ in range(1000):
         kv.rollback(kv.lease(NAMESPACES[0], (1, 1, 2), None))
         kv.release(kv.lease(NAMESPACES[0], (1, 1, 2), None))
-    assert len(kv.tree._heap) < 100
+    assert sum(map(len, kv.tree._heaps)) < 100
     kv.check()

@@ -8,6 +8,8 @@ import pytest
 
 from tenantry.adapters.errors import BlobMissing
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import Budget, Footprint
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig, read_config, write_config
 from tenantry.runtime.engine import Engine, EngineBroken
 from tenantry.runtime.errors import InvalidRequest, MeteringUnavailable
@@ -57,16 +59,17 @@ class World:
     def __init__(self, runner: ScriptedRunner, model: Path, adapter_bytes: int = 250) -> None:
         self.journal = Memory()
         schedule = ScheduleConfig(token_budget=64, max_running=16, max_context=512)
-        scheduler = Scheduler(schedule, CacheConfig(pages=200), Residency(adapter_bytes), (0,), VOCAB)
+        cache = KvCache.alone(CacheConfig(pages=200))
+        scheduler = Scheduler(schedule, cache, Residency(Budget(adapter_bytes)), (0,), VOCAB)
         self.scheduler = scheduler
-        self.engine = Engine(scheduler, runner, self.journal, StopWatch(TextModel.load(model)), self.size)
+        self.engine = Engine(scheduler, runner, self.journal, StopWatch(TextModel.load(model)), self.footprint)
         self.events: list[Event] = []
         self.now = 0.0
 
-    def size(self, digest: bytes) -> int:
+    def footprint(self, digest: bytes) -> Footprint:
         if digest not in ADAPTERS:
             raise BlobMissing("no such blob")
-        return ADAPTERS[digest]
+        return Footprint((ADAPTERS[digest],))
 
     def submit(self, request_id: str, length: int = 20, **options) -> Refused | None:
         fault = options.pop("fault", None)

@@ -13,7 +13,7 @@ from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.model.errors import AdapterNotResident, ModelUnsupported
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.model.testing import Driver
-from tenantry.runtime.plan import StepPlan
+from tenantry.runtime.plan import Load, StepPlan
 
 POISON = 50
 
@@ -124,7 +124,7 @@ def test_eviction_frees_the_bytes_and_the_digest_and_slots_are_reused(serve, mak
 def test_an_eviction_and_a_load_in_one_plan_reuse_the_memory_at_once(serve, make_adapter):
     served = serve("mistral")
     digest = served.add(make_adapter("mistral", seed=20, r=6, target_modules=["v_proj"]))
-    served.runner.run(StepPlan(0, (), load=(digest,), evict=(digest,)))
+    served.runner.run(StepPlan(0, (), load=(Load(digest),), evict=(digest,)))
     served.driver.load()
     while digest not in served.runner.adapters.resident:
         served.runner.run(StepPlan(0, ()))
@@ -141,13 +141,13 @@ def test_steps_go_on_while_an_adapter_loads(serve, make_adapter, monkeypatch):
         return verify(path)
 
     monkeypatch.setattr(canonical, "verify", slow)
-    served.runner.run(StepPlan(0, (), load=(digest,)))
+    served.runner.run(StepPlan(0, (), load=(Load(digest),)))
     driver = served.driver
     assert len(driver.generate([driver.track([1, 2])], 5)[0]) == 5
     with pytest.raises(AdapterNotResident):
         driver.step([driver.track([1, 2], digest)])
     with pytest.raises(AdapterNotResident):
-        served.runner.run(StepPlan(0, (), load=(digest,)))
+        served.runner.run(StepPlan(0, (), load=(Load(digest),)))
     gate.set()
     driver.load()
     while digest not in served.runner.adapters.resident:

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import NONE, Budget, Footprint
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.messages import Finished, Sampling, Stats, Submit, Tokens, Usage
 from tenantry.runtime.namespace import Namespace
@@ -47,16 +49,16 @@ class Session:
         self.runner, self.store = served.runner, served.store
         self.runner.run(StepPlan(0, (), evict=tuple(self.runner.adapters.resident)))
         schedule = ScheduleConfig(token_budget=budget, max_running=running, max_context=128)
-        cache = CacheConfig(page_size=self.runner.pool.layout.page_size, pages=pages)
-        residency = Residency(1 << 30)
+        cache = KvCache.alone(CacheConfig(page_size=self.runner.pool.layout.page_size, pages=pages))
+        residency = Residency(Budget(1 << 30))
         self.scheduler = Scheduler(schedule, cache, residency, self.runner.end_tokens, self.runner.vocab_size)
 
     def ask(self, *asked: Asked) -> list[Told]:
         """All at once; each one's tokens and counts."""
         told = {f"r{i}": Told([], Usage()) for i in range(len(asked))}
         for i, one in enumerate(asked):
-            nbytes = self.store.size(one.adapter) if one.adapter else 0
-            assert self.scheduler.add(one.submit(f"r{i}"), nbytes, 0.0) is None
+            footprint = Footprint((self.store.size(one.adapter),)) if one.adapter else NONE
+            assert self.scheduler.add(one.submit(f"r{i}"), footprint, 0.0) is None
         while self.scheduler.has_work:
             plan = self.scheduler.plan(0.0)
             assert plan is not None

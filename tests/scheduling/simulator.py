@@ -12,8 +12,11 @@ from collections import Counter
 from random import Random
 
 from tenantry.adapters.residency import Residency
-from tenantry.runtime.cache.pages import PageClass
-from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.adapters.room import NONE, Budget, Footprint
+from tenantry.runtime.cache.arena import BlockClass
+from tenantry.runtime.cache.leases import KvCache
+from tenantry.runtime.cache.memory import Memory
+from tenantry.runtime.config import ArenaConfig, CacheConfig, ScheduleConfig
 from tenantry.runtime.messages import (
     ChoiceFinished,
     Event,
@@ -26,7 +29,8 @@ from tenantry.runtime.messages import (
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.scheduler import Scheduler
-from tests.scheduling.world import BASE, Client, World, mix, pick
+from tests.scheduling.device import DeviceMemory
+from tests.scheduling.world import BASE, Client, World, mix, pick, pieces
 
 
 class Simulator:
@@ -35,19 +39,26 @@ class Simulator:
     def __init__(self, world: World) -> None:
         self.world = world
         self.rng = Random(world.seed ^ 0x5EED)
-        self.residency = Residency(world.adapter_limit)
+        if world.arena:
+            floors = ArenaConfig(world.pages, world.block_bytes, world.kv_min, world.adapter_min, world.load_s)
+            self.memory: Memory | None = Memory(floors, world.page_size)
+            cache, self.residency = self.memory.cache, self.memory.residency
+        else:
+            self.memory = None
+            cache = KvCache.alone(CacheConfig(world.page_size, world.pages))
+            self.residency = Residency(Budget(world.adapter_limit))
         self.scheduler = Scheduler(
             ScheduleConfig(world.budget, world.max_running, world.max_waiting, world.max_context),
-            CacheConfig(world.page_size, world.pages),
+            cache,
             self.residency,
             (world.end_token,),
             world.vocab,
         )
         self.now = 0.0
         self.steps = 0
+        self.plan: StepPlan | None = None  # not run yet
         self.clients: dict[str, Client] = {}
         self.live: dict[str, Client] = {}
-        self.kv = [[0] * world.page_size for _ in range(world.pages)]
         self.device: set[bytes] = set()
         self.loading: dict[bytes, int] = {}
         self.verified: dict[int, object] = {}
@@ -55,6 +66,10 @@ class Simulator:
         self.turns: Counter[int] = Counter()
         self.starts: dict[bytes, int] = {}
         self.digests = [bytes([i + 1]) * 32 for i in range(len(world.adapter_sizes))]
+        sizes = dict(zip(self.digests, world.adapter_sizes, strict=True))
+        self.footprints = {digest: Footprint(pieces(size, digest[0])) for digest, size in sizes.items()}
+        self.memory_of_device = DeviceMemory(world, self.footprints)
+        self.kv = self.memory_of_device.cells
         for tenant in range(world.tenants):
             for adapter in range(-1, len(self.digests)):
                 self.starts[self.namespace(tenant, adapter)] = self.start(tenant, adapter)
@@ -100,8 +115,8 @@ class Simulator:
             others=sum(n for t, n in self.turns.items() if t != tenant),
         )
         self.clients[name] = self.live[name] = client
-        size = 0 if adapter < 0 else self.world.adapter_sizes[adapter]
-        refused = self.scheduler.add(submit, size, self.now)
+        footprint = NONE if adapter < 0 else self.footprints[self.digests[adapter]]
+        refused = self.scheduler.add(submit, footprint, self.now)
         if refused is not None:
             self.receive([refused])
         self.check()
@@ -118,7 +133,7 @@ class Simulator:
         self.check()
 
     def warm(self, adapter: int) -> None:
-        self.scheduler.warm(self.digests[adapter], self.world.adapter_sizes[adapter])
+        self.scheduler.warm(self.digests[adapter], self.footprints[self.digests[adapter]])
         self.check()
 
     def finish(self, name: str, choice: int) -> None:
@@ -139,11 +154,13 @@ class Simulator:
             assert not self.live, "9: live requests, and nothing to do"
             self.check()
             return None
+        self.plan = plan
         owners = {s.id: (s.request.id, s.choice) for s in self.scheduler._sequences.by_id.values()}
         self.check()
         for name in in_flight:
             self.abort(name)
         result = self.run(plan, owners)
+        self.plan = None
         self.receive(self.scheduler.commit(plan, result, self.now))
         self.check()
         return plan
@@ -151,16 +168,21 @@ class Simulator:
     # The device
 
     def run(self, plan: StepPlan, owners: dict[int, tuple[str, int]]) -> StepResult:
-        world = self.world
+        world, memory = self.world, self.memory_of_device
         for digest in plan.evict:
             assert digest in self.device, "7: eviction of an adapter that is not there"
             self.device.discard(digest)
-        for digest in plan.load:
-            assert digest not in self.device, "7: load of a resident adapter"
-            assert digest not in self.loading, "7: loaded twice"
-            self.loading[digest] = world.load_delay
+            memory.evict(digest)
+        memory.move(plan)
+        for load in plan.load:
+            assert load.digest not in self.device, "7: load of a resident adapter"
+            assert load.digest not in self.loading, "7: loaded twice"
+            self.loading[load.digest] = world.load_delay
+            memory.place(load)
         resident = self.device | self.loading.keys()
-        assert sum(world.adapter_sizes[d[0] - 1] for d in resident) <= world.adapter_limit, "7: more than its bytes"
+        total = sum(world.adapter_sizes[d[0] - 1] for d in resident)
+        assert world.arena or total <= world.adapter_limit, "7: more than its bytes"
+        memory.pages_within_floor({page for row in plan.rows for page in row.pages})
         assert sum(len(r.tokens) for r in plan.rows) <= world.budget, "8: over the token budget"
         assert len({r.sequence for r in plan.rows}) == len(plan.rows) <= world.max_running, "8: too many rows"
         writes: Counter[int] = Counter()
@@ -168,11 +190,13 @@ class Simulator:
         assert not writes or max(writes.values()) == 1, "1: two rows write one page"
         loaded, failed = [], []
         for digest in list(self.loading):
+            memory.write(digest)
             if self.loading[digest] > 0:
                 self.loading[digest] -= 1
                 continue
             del self.loading[digest]
             if self.rng.random() < world.load_fails:
+                memory.evict(digest)
                 failed.append((digest, "injected"))
                 self.seen["load failed"] += 1
             else:
@@ -184,10 +208,12 @@ class Simulator:
     def row(self, row: Row, name: str, choice: int, writes: Counter[int]) -> RowResult:
         client, size = self.clients[name], self.world.page_size
         tokens, hashes = client.tokens(choice), client.hashes[choice]
-        allocator = self.scheduler.cache.allocator
+        arena = self.scheduler.cache.arena
         start, end = row.start, row.start + len(row.tokens)
         assert row.adapter == client.submit.adapter, "7: the wrong adapter"
         assert row.adapter is None or row.adapter in self.device, "7: the adapter is not resident"
+        if row.adapter is not None:
+            self.memory_of_device.read(row.adapter)
         assert start < end <= len(row.pages) * size, "3: positions outside of the block table"
         assert list(row.tokens) == tokens[start:end], "12: other tokens than the request's"
         assert (row.draw is not None) == (end == len(tokens)), "12: a draw elsewhere than at the end"
@@ -198,8 +224,8 @@ class Simulator:
         poisoned = False
         for index in range(-(-end // size)):
             page, low = row.pages[index], index * size
-            kind = allocator.class_of(page)
-            assert kind is not PageClass.FREE, "5: a page in use is free"
+            kind = arena.class_of(page)
+            assert kind not in (BlockClass.FREE, BlockClass.ADAPTER), "5: a page in use is not a page"
             cells = self.kv[page]
             for at in range(low, min(low + size, start)):
                 if cells[at - low] == -1 - row.sequence:
@@ -207,7 +233,7 @@ class Simulator:
                 else:
                     assert cells[at - low] == hashes[at], "3: read a page that was not written for this prefix"
             if low + size > start:
-                assert kind is not PageClass.TREE, "6: write into a shared page"
+                assert kind is not BlockClass.TREE, "6: write into a shared page"
                 writes[page] += 1
         if self.rng.random() < self.world.nan:
             poisoned = True
@@ -314,6 +340,8 @@ class Simulator:
 
     def check(self) -> None:
         self.scheduler.check()
+        if self.memory is not None:
+            self.memory.check()
         self.check_shared_pages()
         for name, client in self.live.items():
             usage = self.scheduler.usage(name)
@@ -327,6 +355,8 @@ class Simulator:
     def check_shared_pages(self) -> None:
         """3, 4, 6: what the tree says a page holds is what was written there, for that namespace, and finite."""
         tree, current = self.scheduler.cache.tree, {}
+        moves = self.plan.moves if self.plan is not None else ()
+        self.unmoved = {to: page for page, to in (*moves, *self.scheduler.cache.arena.pending)}
         for node in tree:
             current[node.page] = node
             if self.verified.get(node.page) is node:
@@ -342,8 +372,10 @@ class Simulator:
                 for token in array("I", key):
                     state = mix(state, token)
                     expected.append(state)
-            assert self.kv[node.page] == expected, "3, 6: a shared page holds something else"
+            cells = self.kv[self.unmoved.get(node.page, node.page)][: self.world.page_size]
+            assert cells == expected, "3, 6: a shared page holds something else"
         self.verified = current
+        self.memory_of_device.pages_within_floor(current.keys())
 
     def drain(self) -> None:
         """11, 9: without new work everything ends, within a bound; then nothing is held."""
@@ -363,7 +395,7 @@ class Simulator:
         assert all(o.users == 0 for o in self.residency.occupants()), "7: adapters held"
         assert not self.loading, "7: loads pending"
         cache.tree.evict(stats.pages_total)
-        assert cache.allocator.free_count == stats.pages_total, "9: pages left after a flush"
+        assert cache.arena.free_count == stats.pages_total, "9: pages left after a flush"
         self.verified = {}
 
 

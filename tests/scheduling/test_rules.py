@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import NONE, Budget, Footprint
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.errors import InvalidRequest, QueueFull
 from tenantry.runtime.messages import ChoiceFinished, Finished, Refused, Sampling, Submit, Tokens
-from tenantry.runtime.plan import RowResult, StepResult
+from tenantry.runtime.plan import Load, RowResult, StepResult
 from tenantry.runtime.scheduler.finish import Ending, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -22,7 +24,8 @@ NAMESPACE = b"n" * 32
 
 def scheduler(**config) -> Scheduler:
     schedule = {"token_budget": 32, "max_running": 4, "max_context": 64} | config
-    return Scheduler(ScheduleConfig(**schedule), CacheConfig(4, 16), Residency(100), (1,), VOCAB)
+    cache = KvCache.alone(CacheConfig(4, 16))
+    return Scheduler(ScheduleConfig(**schedule), cache, Residency(Budget(100)), (1,), VOCAB)
 
 
 def submit(name: str = "r", prompt: tuple[int, ...] = (5, 6), key: str = "t", **sampling) -> Submit:
@@ -52,9 +55,9 @@ def submit(name: str = "r", prompt: tuple[int, ...] = (5, 6), key: str = "t", **
 )
 def test_every_field_is_bounded_by_the_engine_itself(field: str, good: list, bad: list):
     for value in good:
-        assert scheduler().add(submit(**{field: value}), 0, 0.0) is None, (field, value)
+        assert scheduler().add(submit(**{field: value}), NONE, 0.0) is None, (field, value)
     for value in bad:
-        refused = scheduler().add(submit(**{field: value}), 0, 0.0)
+        refused = scheduler().add(submit(**{field: value}), NONE, 0.0)
         assert isinstance(refused, Refused), (field, value)
         assert refused.param == field
 
@@ -77,25 +80,25 @@ def test_every_field_is_bounded_by_the_engine_itself(field: str, good: list, bad
 def test_what_surrounds_the_sampling_is_bounded_too(fields: dict, param: str, code: str):
     import msgspec
 
-    refused = scheduler().add(msgspec.structs.replace(submit(), **fields), 0, 0.0)
+    refused = scheduler().add(msgspec.structs.replace(submit(), **fields), NONE, 0.0)
     assert isinstance(refused, Refused)
     assert (refused.param, refused.code) == (param, code)
 
 
 def test_a_request_that_could_never_fit_the_pool_is_refused_and_one_that_just_fits_runs():
     tight = scheduler(max_context=1000)
-    assert isinstance(tight.add(submit("long", prompt=(5,) * 60, max_tokens=6), 0, 0.0), Refused)
-    assert tight.add(submit("fits", prompt=(5,) * 60, max_tokens=5, ignore_eos=True), 0, 0.0) is None
+    assert isinstance(tight.add(submit("long", prompt=(5,) * 60, max_tokens=6), NONE, 0.0), Refused)
+    assert tight.add(submit("fits", prompt=(5,) * 60, max_tokens=5, ignore_eos=True), NONE, 0.0) is None
     finished = [e for e in drain(tight, 7) if isinstance(e, Finished)]
     assert finished[0].usage.completion == 5
 
 
 def test_an_id_that_runs_is_refused_and_free_again_afterwards():
     core = scheduler()
-    assert core.add(submit("a"), 0, 0.0) is None
-    assert core.add(submit("a"), 0, 0.0).param == "request_id"
+    assert core.add(submit("a"), NONE, 0.0) is None
+    assert core.add(submit("a"), NONE, 0.0).param == "request_id"
     drain(core, 7)
-    assert core.add(submit("a"), 0, 0.0) is None
+    assert core.add(submit("a"), NONE, 0.0) is None
 
 
 def test_a_budget_that_could_starve_prefill_is_refused():
@@ -109,13 +112,13 @@ def drain(core: Scheduler, token: int) -> list:
         plan = core.plan(0.0)
         assert plan is not None
         rows = tuple(RowResult((token,) if row.draw else ()) for row in plan.rows)
-        events += core.commit(plan, StepResult(rows, loaded=plan.load), 0.0)
+        events += core.commit(plan, StepResult(rows, loaded=tuple(load.digest for load in plan.load)), 0.0)
     return events
 
 
 def test_events_of_one_choice_come_in_order_and_the_terminal_one_last():
     core = scheduler()
-    core.add(submit(max_tokens=2, n=2), 0, 0.0)
+    core.add(submit(max_tokens=2, n=2), NONE, 0.0)
     events = drain(core, 7)
     assert isinstance(events[-1], Finished)
     for choice in (0, 1):
@@ -145,7 +148,7 @@ def test_several_tokens_end_where_one_by_one_they_would(most: int, least: int, d
 
 def queue(*keys: str) -> tuple[WaitingQueue, list[Request]]:
     waiting = WaitingQueue(len(keys))
-    requests = [Request(submit(f"{i}{key}", key=key), 0, i, 0.0, frozenset()) for i, key in enumerate(keys)]
+    requests = [Request(submit(f"{i}{key}", key=key), NONE, i, 0.0, frozenset()) for i, key in enumerate(keys)]
     for request in requests:
         waiting.push(request)
     return waiting, requests
@@ -181,7 +184,7 @@ def test_a_blocked_request_is_passed_over_within_its_own_key():
 def test_a_full_queue_refuses_and_deadlines_pass_on_their_own():
     waiting = WaitingQueue(1)
     request = Request(
-        Submit("a", (5,), Sampling(max_tokens=1), NAMESPACE, None, "t", deadline=5.0), 0, 0, 10.0, frozenset()
+        Submit("a", (5,), Sampling(max_tokens=1), NAMESPACE, None, "t", deadline=5.0), NONE, 0, 10.0, frozenset()
     )
     waiting.push(request)
     with pytest.raises(QueueFull):
@@ -192,17 +195,17 @@ def test_a_full_queue_refuses_and_deadlines_pass_on_their_own():
 
 
 def test_choices_find_the_prompt_of_the_first_and_the_adapter_stays_until_the_last():
-    residency = Residency(100)
-    core = Scheduler(ScheduleConfig(32, 4, 8, 64), CacheConfig(4, 16), residency, (1,), VOCAB)
+    residency = Residency(Budget(100))
+    core = Scheduler(ScheduleConfig(32, 4, 8, 64), KvCache.alone(CacheConfig(4, 16)), residency, (1,), VOCAB)
     digest = b"d" * 32
     request = Submit("r", (5,) * 9, Sampling(max_tokens=3, n=3), NAMESPACE, digest, "t")
-    assert core.add(request, 10, 0.0) is None
+    assert core.add(request, Footprint((10,)), 0.0) is None
     starts = []
     while core.has_work:
         plan = core.plan(0.0)
         starts += [row.start for row in plan.rows if len(row.tokens) > 1 or row.start == 8]
         rows = tuple(RowResult((7,) if row.draw else ()) for row in plan.rows)
-        core.commit(plan, StepResult(rows, loaded=plan.load), 0.0)
+        core.commit(plan, StepResult(rows, loaded=tuple(load.digest for load in plan.load)), 0.0)
         users = {o.digest: o.users for o in residency.occupants()}
         assert users[digest] == bool(core.usage("r"))
     assert starts == [0, 8, 8]
@@ -210,10 +213,10 @@ def test_choices_find_the_prompt_of_the_first_and_the_adapter_stays_until_the_la
 
 def test_a_failed_load_refuses_those_who_waited_for_it_and_nobody_else():
     core = scheduler()
-    core.add(Submit("lora", (5, 6), Sampling(max_tokens=2), NAMESPACE, b"d" * 32, "t"), 10, 0.0)
-    core.add(Submit("base", (5, 6), Sampling(max_tokens=2), b"m" * 32, None, "t"), 0, 0.0)
+    core.add(Submit("lora", (5, 6), Sampling(max_tokens=2), NAMESPACE, b"d" * 32, "t"), Footprint((10,)), 0.0)
+    core.add(Submit("base", (5, 6), Sampling(max_tokens=2), b"m" * 32, None, "t"), NONE, 0.0)
     plan = core.plan(0.0)
-    assert plan.load == (b"d" * 32,)
+    assert plan.load == (Load(b"d" * 32),)
     rows = tuple(RowResult((7,)) for _ in plan.rows)
     events = core.commit(plan, StepResult(rows, failed=((b"d" * 32, "checksum"),)), 0.0)
     refused = [e for e in events if isinstance(e, Refused)]
@@ -223,8 +226,8 @@ def test_a_failed_load_refuses_those_who_waited_for_it_and_nobody_else():
 
 def test_a_fault_ends_one_request_with_an_error():
     core = scheduler()
-    core.add(submit("bad"), 0, 0.0)
-    core.add(submit("good", prompt=(8, 9)), 0, 0.0)
+    core.add(submit("bad"), NONE, 0.0)
+    core.add(submit("good", prompt=(8, 9)), NONE, 0.0)
     plan = core.plan(0.0)
     result = StepResult((RowResult(fault="non-finite logits"), RowResult((7,))))
     events = core.commit(plan, result, 0.0)
@@ -236,7 +239,7 @@ def test_abort_of_an_unknown_request_is_ignored_and_of_a_waiting_one_is_answered
     core = scheduler()
     core.abort("nobody", 0.0)
     assert not core.has_work
-    core.add(submit("a"), 0, 0.0)
+    core.add(submit("a"), NONE, 0.0)
     core.abort("a", 0.0)
     assert core.has_work
     assert [e.reason for e in drain(core, 7)] == ["abort"]
@@ -245,7 +248,7 @@ def test_abort_of_an_unknown_request_is_ignored_and_of_a_waiting_one_is_answered
 def test_a_stop_string_before_any_text_ends_nothing():
     """Else the other choices would never start: they follow the first one's prompt."""
     core = scheduler()
-    core.add(submit(prompt=(5,) * 40, n=2, max_tokens=2), 0, 0.0)
+    core.add(submit(prompt=(5,) * 40, n=2, max_tokens=2), NONE, 0.0)
     plan = core.plan(0.0)
     core.commit(plan, StepResult(tuple(RowResult() for _ in plan.rows)), 0.0)
     assert not core.finish_choice("r", 0, "x")
@@ -256,7 +259,7 @@ def test_a_stop_string_before_any_text_ends_nothing():
 
 def test_a_stop_string_ends_its_choice_only_once():
     core = scheduler()
-    core.add(submit(max_tokens=9), 0, 0.0)
+    core.add(submit(max_tokens=9), NONE, 0.0)
     plan = core.plan(0.0)
     core.commit(plan, StepResult((RowResult((7,)),)), 0.0)
     assert core.finish_choice("r", 0, "END")
@@ -269,7 +272,7 @@ def test_a_stop_string_ends_its_choice_only_once():
 
 def test_usage_grows_with_the_prompt_and_with_every_token():
     core = scheduler(token_budget=8)
-    core.add(submit(prompt=(5,) * 10, max_tokens=3), 0, 0.0)
+    core.add(submit(prompt=(5,) * 10, max_tokens=3), NONE, 0.0)
     seen = []
     while core.has_work:
         plan = core.plan(0.0)

@@ -41,6 +41,11 @@ class World:
     tenants: int = 2
     adapter_sizes: tuple[int, ...] = (3, 5)
     adapter_limit: int = 8
+    arena: bool = False
+    block_bytes: int = 2
+    kv_min: int = 8
+    adapter_min: int = 4
+    load_s: float = 1.0
     families: int = 2
     longest: int = 12
     most_tokens: int = 8
@@ -68,9 +73,11 @@ class World:
 
         page_size = rng.randint(1, 4)
         pages = rng.choice((8, 8, 12, 16, 24, 64))
-        room = pages * page_size
+        kv_min = rng.randint(pages // 2, pages - pages // 4)
+        room = kv_min * page_size
         running = rng.choice((1, 2, 3, 4, 8))
         sizes = tuple(rng.randint(1, 9) for _ in range(rng.choice((0, 1, 2, 3, 5))))
+        block_bytes = rng.randint(1, 4)
         return cls(
             seed=seed,
             pages=pages,
@@ -84,6 +91,11 @@ class World:
             tenants=rng.randint(1, 3),
             adapter_sizes=sizes,
             adapter_limit=rng.choice((8, 12, 30)),
+            arena=rng.random() < 0.6,
+            block_bytes=block_bytes,
+            kv_min=kv_min,
+            adapter_min=rng.randint(1, pages - kv_min),
+            load_s=rng.choice((0.1, 1.0, 10.0)),
             families=rng.randint(1, 4),
             longest=rng.choice((4, 12, room // 3)),
             most_tokens=rng.choice((1, 4, 12, room // 2)),
@@ -101,6 +113,15 @@ class World:
             burst=some(0.1, 0.5),
             bad=some(0.05),
         )
+
+
+def pieces(size: int, seed: int) -> tuple[int, ...]:
+    """An adapter's bytes, torn anywhere."""
+    rng, parts = Random(seed * 1000 + size), []
+    while size:
+        parts.append(rng.randint(1, min(size, 4)))
+        size -= parts[-1]
+    return tuple(parts)
 
 
 @dataclass

@@ -1,0 +1,71 @@
+"""How an adapter's pieces lie in runs of blocks: pure arithmetic, the same for who decides and for who copies.
+
+Owns first-fit packing. A piece never leaves its run, so a kernel reads it from one address; runs are chosen so that
+as little as possible is left over at their ends. It must not know what a block or a piece holds.
+"""
+
+from collections.abc import Iterable, Sequence
+
+Extent = tuple[int, int]  # first block, number of blocks
+
+
+def lay_out(pieces: Sequence[int], capacities: Sequence[int]) -> list[tuple[int, int]] | None:
+    """First fit, in order: for each piece (index of its run, offset in it). None when one finds no room.
+
+    pieces, capacities: bytes. Cutting a run down to what is used of it changes nothing: what fitted still does, and
+    what did not fit does even less.
+    """
+    used = [0] * len(capacities)
+    places = []
+    for piece in pieces:
+        for run, capacity in enumerate(capacities):
+            if used[run] + piece <= capacity:
+                places.append((run, used[run]))
+                used[run] += piece
+                break
+        else:
+            return None
+    return places
+
+
+def choose(pieces: Sequence[int], runs: Iterable[Extent], block_bytes: int) -> tuple[Extent, ...] | None:
+    """The extents to take out of free `runs`, which do not touch each other. None when the pieces do not fit.
+
+    One run for all if there is one, the shortest that does; else the longest few. Always a run's high end, since
+    single blocks are taken from the low end of memory.
+    """
+    runs = list(runs)
+    need = -(-sum(pieces) // block_bytes)
+    whole = [run for run in runs if run[1] >= need]
+    if whole:
+        first, count = min(whole, key=lambda run: (run[1], -run[0]))
+        return ((first + count - need, need),)
+    runs.sort(key=lambda run: (-run[1], -run[0]))
+    places = lay_out(pieces, [count * block_bytes for _, count in runs])
+    if places is None:
+        return None
+    used = [0] * len(runs)
+    for (run, offset), piece in zip(places, pieces, strict=True):
+        used[run] = max(used[run], offset + piece)
+    taken = [-(-size // block_bytes) for size in used]
+    return tuple((first + count - n, n) for (first, count), n in zip(runs, taken, strict=True) if n)
+
+
+def offsets(pieces: Sequence[int], extents: Sequence[Extent], block_bytes: int) -> list[int]:
+    """Where each piece begins, in bytes from the arena's start. Raises ValueError if the extents do not hold them."""
+    places = lay_out(pieces, [count * block_bytes for _, count in extents])
+    if places is None:
+        raise ValueError(f"{sum(pieces)} bytes in {len(pieces)} pieces do not fit {extents} of {block_bytes} bytes")
+    return [extents[run][0] * block_bytes + offset for run, offset in places]
+
+
+def gaps(held: Iterable[Extent], blocks: int) -> list[Extent]:
+    """The runs between extents that do not overlap, of blocks 0 .. blocks - 1."""
+    runs, at = [], 0
+    for first, count in sorted(held):
+        if first > at:
+            runs.append((at, first - at))
+        at = first + count
+    if at < blocks:
+        runs.append((at, blocks - at))
+    return runs

@@ -1,0 +1,71 @@
+"""The fake device's memory: cells that remember what was written, whoever owns the block by now.
+
+Owns the oracle of the arena from outside: where adapters' pieces lie, what overwrites what. Numbers in assertions
+refer to the simulator's invariants.
+"""
+
+from collections.abc import Collection
+
+from tenantry.adapters.room import Footprint
+from tenantry.runtime.cache.extents import offsets
+from tenantry.runtime.plan import Load, StepPlan
+from tests.scheduling.world import World
+
+
+class DeviceMemory:
+    """cells[block]: page cells and adapter bytes alike. adapters: what is resident or arriving, and where."""
+
+    def __init__(self, world: World, footprints: dict[bytes, Footprint]) -> None:
+        self.world = world
+        self.footprints = footprints
+        self.cells: list[list[object]] = [
+            [0] * max(world.page_size, world.block_bytes if world.arena else 0) for _ in range(world.pages)
+        ]
+        self.adapters: dict[bytes, dict[int, tuple[int, int]]] = {}
+        self.moved = 0
+
+    def evict(self, digest: bytes) -> None:
+        del self.adapters[digest]
+
+    def move(self, plan: StepPlan) -> None:
+        """All are read before any is written."""
+        targets = [target for _, target in plan.moves]
+        assert len(set(targets)) == len(targets), "1: two pages move to one block"
+        for target, content in [(target, list(self.cells[source])) for source, target in plan.moves]:
+            self.cells[target] = content
+            self.moved += 1
+
+    def place(self, load: Load) -> None:
+        """Where every byte goes; and nothing but a whole piece in a run, in nobody else's blocks."""
+        size, pieces = self.world.block_bytes, self.footprints[load.digest].pieces
+        bytes_of: dict[int, tuple[int, int]] = {}
+        if self.world.arena:
+            assert load.extents, "7: an adapter without a place"
+            for index, (start, length) in enumerate(zip(offsets(pieces, load.extents, size), pieces, strict=True)):
+                inside = [e for e in load.extents if e[0] * size <= start and start + length <= sum(e) * size]
+                assert len(inside) == 1, "7: a piece is torn"
+                for byte in range(start, start + length):
+                    assert byte not in bytes_of, "7: two pieces overlap"
+                    bytes_of[byte] = (index, byte - start)
+            blocks = {byte // size for byte in bytes_of}
+            for digest, other in self.adapters.items():
+                assert blocks.isdisjoint(byte // size for byte in other), f"7: in the blocks of {digest.hex()}"
+        self.adapters[load.digest] = bytes_of
+        self.write(load.digest)
+        world, used = self.world, {b // size for held in self.adapters.values() for b in held}
+        assert not world.arena or len(used) <= world.pages - world.kv_min, "7: the floor of KV ignored"
+
+    def write(self, digest: bytes) -> None:
+        """What the loader's thread does at any time between the load's start and its end."""
+        for byte, what in self.adapters[digest].items():
+            self.cells[byte // self.world.block_bytes][byte % self.world.block_bytes] = (digest, *what)
+
+    def read(self, digest: bytes) -> None:
+        for byte, what in self.adapters[digest].items():
+            found = self.cells[byte // self.world.block_bytes][byte % self.world.block_bytes]
+            assert found == (digest, *what), "7: an adapter's bytes were overwritten"
+
+    def pages_within_floor(self, pages: Collection[int]) -> None:
+        world = self.world
+        most = world.pages - world.adapter_min
+        assert not world.arena or len(pages) <= most, "7: the floor of adapters ignored"
