@@ -35,7 +35,9 @@ def test_pieces_lie_whole_and_apart_in_runs_that_were_free(pieces, spaced, block
     runs = runs_of(spaced)
     extents = choose(pieces, runs, block_bytes)
     if extents is None:
-        assert lay_out(pieces, [count * block_bytes for _, count in runs]) is None
+        assert max((count for _, count in runs), default=0) * block_bytes < sum(pieces), "one run would have done"
+        longest = sorted((count * block_bytes for _, count in runs), reverse=True)
+        assert lay_out(pieces, longest) is None
         return
     for first, count in extents:
         assert any(start <= first and first + count <= start + n for start, n in runs)
