@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from tenantry.kernels.sampling.spec import DrawLogprobs, DrawSpec
 
+BLOCK = 256  # tokens whose highest logit decides whether they are looked at
+
 
 def adjusted(logits: NDArray[np.float32], spec: DrawSpec) -> NDArray[np.float32]:
     """logits: [V]. Returns a changed copy [V]; forbidden tokens are -inf."""
@@ -28,6 +30,18 @@ def adjusted(logits: NDArray[np.float32], spec: DrawSpec) -> NDArray[np.float32]
     return out
 
 
+def block_maxima(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """values: [V]. Returns the highest of each block of BLOCK, [V / BLOCK rounded up]."""
+    whole = len(values) - len(values) % BLOCK
+    tops: NDArray[np.float32] = values[:whole].reshape(-1, BLOCK).max(1)
+    return tops if whole == len(values) else np.append(tops, values[whole:].max())
+
+
+def at_most_nth(tops: NDArray[np.float32], n: int) -> float:
+    """A bound that the n-th highest of all values is not below, from their block maxima."""
+    return float(np.partition(tops, len(tops) - n)[len(tops) - n]) if n <= len(tops) else -np.inf
+
+
 def log_normaliser(logits: NDArray[np.float32]) -> float:
     """log(sum(exp(logits))) in float64. logits: [V]."""
     top = float(logits.max())
@@ -40,8 +54,7 @@ def logprobs_of(logits: NDArray[np.float32], token: int, count: int) -> DrawLogp
     top: tuple[tuple[int, float], ...] = ()
     if count:
         count = min(count, len(logits))
-        least = np.partition(logits, -count)[-count]
-        ids = np.flatnonzero(logits >= least)
+        ids = np.flatnonzero(logits >= at_most_nth(block_maxima(logits), count))
         ids = ids[np.lexsort((ids, -logits[ids]))][:count]
         top = tuple((int(i), float(logits[i]) - total) for i in ids)
     return DrawLogprobs(float(logits[token]) - total, top)

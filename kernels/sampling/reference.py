@@ -11,18 +11,22 @@ from tenantry.kernels.sampling.noise import gumbel, key
 from tenantry.kernels.sampling.spec import DrawLogprobs, DrawSpec, SampleResult
 
 
-def kept(scaled: NDArray[np.float32], spec: DrawSpec) -> NDArray[np.bool_]:
-    """Which tokens survive min_p, top_k and top_p. scaled: [V], logits over temperature. Returns bool [V]."""
-    order = np.argsort(-scaled, kind="stable")
-    ranked = scaled[order]
-    weight = np.exp((ranked - ranked[0]).astype(np.float64))
+def threshold(scaled: NDArray[np.float32], spec: DrawSpec) -> float:
+    """The least logit that min_p, top_k and top_p keep. scaled: [V], logits over temperature."""
+    ranked = np.sort(scaled)[::-1]
     least = ranked[0] + np.log(spec.min_p) if spec.min_p > 0 else -np.inf
     if 0 < spec.top_k < len(ranked):
         least = max(least, ranked[spec.top_k - 1])
     if spec.top_p < 1:
+        weight = np.exp((ranked - ranked[0]).astype(np.float64))
         mass = np.where(ranked >= least, weight, 0).cumsum()
         least = max(least, ranked[np.searchsorted(mass, spec.top_p * mass[-1])])
-    keep: NDArray[np.bool_] = (scaled >= least) & (scaled > -np.inf)
+    return float(least)
+
+
+def kept(scaled: NDArray[np.float32], spec: DrawSpec) -> NDArray[np.bool_]:
+    """Which tokens survive min_p, top_k and top_p. scaled: [V], logits over temperature. Returns bool [V]."""
+    keep: NDArray[np.bool_] = (scaled >= threshold(scaled, spec)) & (scaled > -np.inf)
     return keep
 
 

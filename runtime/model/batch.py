@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,15 +41,19 @@ class Batch:
         positions: list[int] = []
         slots: list[int] = []
         for row, length in zip(rows, lengths, strict=True):
-            own = range(row.start, length)
             tokens += row.tokens
-            positions += own
-            slots += [row.pages[p // page_size] * page_size + p % page_size for p in own]
+            for page in range(row.start // page_size, -(-length // page_size)):
+                begin = page * page_size
+                own = range(max(row.start, begin), min(length, begin + page_size))
+                positions += own
+                shift = row.pages[page] * page_size - begin
+                slots += range(own.start + shift, own.stop + shift)
         drawing = tuple(i for i, row in enumerate(rows) if row.draw is not None)
         past = list(accumulate(q_lens))
         last = [past[i] - 1 for i in drawing]
 
         def ints(values: list[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.int64, device=device)
+            made = torch.from_numpy(np.array(values, np.int64))
+            return made if device == "cpu" else made.to(device)
 
         return cls(ints(tokens), ints(positions), ints(slots), attention, lora, ints(last), drawing)

@@ -6,15 +6,20 @@ from torch import Tensor
 
 from tenantry.kernels.ops import Ops
 from tenantry.kernels.sampling.spec import DrawLogprobs, DrawSpec
-from tenantry.runtime.messages import TokenLogprob
+from tenantry.runtime.messages import Sampling, TokenLogprob
 from tenantry.runtime.plan import Draw, RowResult
 
 NOT_FINITE = "the model's numbers overflowed in this sequence"
 NOTHING_ALLOWED = "no token may be drawn: the logits are not finite, or every token is forbidden"
 
 
+GREEDY = DrawSpec(temperature=0.0)  # whatever the key: one for all rows that ask for nothing else
+
+
 def spec_of(draw: Draw) -> DrawSpec:
     s = draw.sampling
+    if s.temperature == 0 and s.logprobs is None and not draw.forbidden and not _adjusts(s):
+        return GREEDY
     return DrawSpec(
         seed=s.seed,
         choice=draw.choice,
@@ -32,6 +37,10 @@ def spec_of(draw: Draw) -> DrawSpec:
         prompt_length=draw.prompt_length,
         logprobs=s.logprobs,
     )
+
+
+def _adjusts(s: Sampling) -> bool:
+    return bool(s.logit_bias) or (s.presence_penalty, s.frequency_penalty, s.repetition_penalty) != (0, 0, 1)
 
 
 def draw_tokens(ops: Ops, logits: Tensor, draws: Sequence[Draw]) -> list[RowResult]:
