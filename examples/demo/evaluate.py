@@ -1,7 +1,7 @@
 """Scores the committed models: each adapter and the bare base on held-out prompts, and the draft against the base.
 
 `python examples/demo/evaluate.py [--count 200] [--dtype float32] [--out DIR]` prints a table: greedy decoding
-through transformers and PEFT.
+through transformers and PEFT. With --served: through our own runner, for every format of weights and KV pages.
 """
 
 import argparse
@@ -78,7 +78,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--served", action="store_true", help="through Tenantry's runner, in every format")
     options = parser.parse_args()
+    if options.served:
+        from demo.quality import print_table
+
+        print_table(options.out, options.count)
+        return
     dtype = getattr(torch, options.dtype)
     tokenizer = load_tokenizer(options.out / "model")
     base = train.load(options.out / "model", dtype)

@@ -40,7 +40,7 @@ class PanelLinear:
     """fp32 arithmetic over bfloat16, fp32, int8 (w8a16) or four-bit (w4a16) panels."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme = "native") -> None:
-        """weight: [out, in] float. Raises SchemeUnsupported."""
+        """weight: [out, in] float."""
         self.out_features, self.in_features = weight.shape
         self._group, self._groups = 0, torch.empty(0, dtype=torch.int32)
         scale: Tensor | None = None
@@ -56,7 +56,8 @@ class PanelLinear:
             self._bits, self._panels = 32, pack_values(weight.float())
         self._scale = whole(scale, self.out_features, 1)
         self._bias = whole(bias, self.out_features, 0)
-        self.depth = -(-self.in_features // UNIT) * UNIT
+        multiple = schemes.GROUP if self._bits == 4 else UNIT
+        self.depth = -(-self.in_features // multiple) * multiple
         held = (self._panels, self._groups, self._scale, self._bias)
         self.weight_bytes = sum(tensor.nbytes for tensor in held)
         self._addresses = [tensor.data_ptr() for tensor in held]

@@ -126,7 +126,6 @@ class FewRowsLinear:
     """w8a16 and w4a16. weight: [out, in] float, on the device; x: fp16, bf16 or fp32."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme) -> None:
-        """Raises SchemeUnsupported."""
         self.out_features, self.in_features = weight.shape
         self.bias = _bias(weight, bias)
         self.scale, self.offset = self.bias, self.bias
@@ -147,8 +146,8 @@ class FewRowsLinear:
         """The matrix [out, in] that the codes stand for."""
         if not self.group:
             return (self.codes * self.scale[:, None]).to(dtype)
-        codes = unpack_pairs(self.codes, self.in_features, self.group)
-        return schemes.widen_groups(schemes.Groups(codes, self.scale, self.offset)).to(dtype)
+        codes = unpack_pairs(self.codes, self.scale.shape[1] * self.group, self.group)
+        return schemes.widen_groups(schemes.Groups(codes, self.scale, self.offset, self.in_features)).to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = len(x)

@@ -51,7 +51,7 @@ class ReferenceLinear:
         self.bias, self.scheme = bias, scheme
         self.out_features = weight.shape[0]
         self.weights = schemes.quantise_groups(weight) if scheme == "w4a16" else schemes.quantise_channels(weight)
-        self.weight_bytes = sum(part.nbytes for part in self.weights)
+        self.weight_bytes = sum(part.nbytes for part in self.weights if isinstance(part, Tensor))
 
     def __call__(self, x: Tensor) -> Tensor:
         if isinstance(self.weights, schemes.Groups):

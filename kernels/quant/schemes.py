@@ -33,12 +33,13 @@ class Channels(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """weight = codes * scale + offset, per group. codes: uint8 [out, in], 0 to 15. scale, offset: bfloat16
-    [out, in / group]."""
+    """weight = codes * scale + offset, per group. codes: uint8 [out, groups * group], 0 to 15, of which the first
+    `inputs` columns count. scale, offset: bfloat16 [out, groups]."""
 
     codes: Tensor
     scale: Tensor
     offset: Tensor
+    inputs: int
 
     @property
     def group(self) -> int:
@@ -64,12 +65,13 @@ def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def quantise_groups(weight: Tensor, group: int = GROUP) -> Groups:
     """weight: [out, in] float; group: consecutive inputs that share a scale and an offset, both rounded to bfloat16
-    before codes are chosen. Of some narrower ranges than the group's own, the one with the least squared error wins
-    (as in AWQ's clipping: Lin et al. 2023). Raises SchemeUnsupported."""
+    before codes are chosen; the last group may be shorter. Of some narrower ranges than the group's own, the one with
+    the least squared error wins (as in AWQ's clipping: Lin et al. 2023). Raises SchemeUnsupported."""
     out, inputs = weight.shape
-    if group not in GROUPS or inputs % group:
-        raise SchemeUnsupported(f"w4a16 needs inputs that a group of {group} divides, not {inputs}")
-    values = weight.float().view(out, -1, group)
+    if group not in GROUPS:
+        raise SchemeUnsupported(f"w4a16 has groups of {', '.join(map(str, GROUPS))}, not {group}")
+    last = weight[:, -1:].expand(-1, -inputs % group)  # stretches no range
+    values = torch.cat((weight, last), 1).float().view(out, -1, group)
     low, high = values.amin(2), values.amax(2)
     best: tuple[Tensor, ...] = ()
     for shrink in SHRINKS:
@@ -87,14 +89,14 @@ def quantise_groups(weight: Tensor, group: int = GROUP) -> Groups:
                 for n, o in zip(found, best, strict=True)
             )
         best = found
-    return Groups(best[1].view(out, inputs), best[2], best[3])
+    return Groups(best[1].flatten(1), best[2], best[3], inputs)
 
 
 def widen_groups(groups: Groups) -> Tensor:
     """The fp32 matrix [out, in] that the codes stand for; every value rounded once, as a fused multiply-add does."""
     codes = groups.codes.view(len(groups.codes), -1, groups.group).double()
     scale, offset = groups.scale.double()[..., None], groups.offset.double()[..., None]
-    return (codes * scale + offset).float().view(groups.codes.shape)
+    return (codes * scale + offset).float().flatten(1)[:, : groups.inputs]
 
 
 def linear_w8a16(x: Tensor, channels: Channels, bias: Tensor | None) -> Tensor:

@@ -9,10 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tenantry.kernels.ops import select_ops
-from tenantry.kernels.quant import schemes
 from tenantry.kernels.quant.schemes import SCHEMES
 from tenantry.runtime.model.config import ModelConfig
-from tenantry.runtime.model.errors import ModelUnsupported, WeightsInvalid
+from tenantry.runtime.model.errors import WeightsInvalid
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.model.testing import Driver
 from tenantry.runtime.model.weights import load_weights
@@ -123,14 +122,3 @@ def test_quantised_weights_stay_near_the_checkpoints_logits(scheme, variant, ser
     error = (served.driver.logits(PROMPTS) - exact).norm() / exact.norm()
     assert 1e-4 < error < {"w8a16": 0.02, "w8a8": 0.05, "w4a16": 0.25}[scheme]
     assert served.runner.weight_bytes < serve(variant).runner.weight_bytes
-
-
-def test_a_size_that_a_group_does_not_divide_is_refused_by_field_and_tensor(checkpoint, monkeypatch):
-    monkeypatch.setattr(schemes, "GROUPS", (48,))
-    monkeypatch.setattr(schemes.quantise_groups, "__defaults__", (48,))
-    directory, _, save = checkpoint
-    save()
-    with pytest.raises(ModelUnsupported, match=r"weights: model.layers.0.self_attn.q_proj: .* 48 divides, not 64"):
-        load_weights(
-            directory, ModelConfig.from_directory(directory), torch.float32, select_ops("cpu"), scheme="w4a16"
-        )
