@@ -40,6 +40,7 @@ bench-peers: $(STAMP) ## the same beside vLLM and llama.cpp, installed into PEER
 
 gpu: $(STAMP) ## kernel tests and benchmarks on a CUDA device (Triton's interpreter without one)
 	@$(BIN)/python -m pytest --confcutdir=tests/kernels tests/kernels
+	@PYTHONPATH=.src $(BIN)/python -m benchmarks.gpu $(GPU)
 
 soak: $(STAMP) ## long simulations
 	@$(BIN)/python -m pytest -m soak

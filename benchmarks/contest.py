@@ -5,7 +5,7 @@ A duel runs ours, the peer, and ours again over the same calls: its ratio is wha
 is sent twice, for a prefix cache would answer it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,11 +15,11 @@ from benchmarks.floor import Machine, Size, ideal_seconds
 from benchmarks.load import Outcome
 from benchmarks.report import Report
 from benchmarks.server import Served, serve
+from benchmarks.targets import TARGETS
 from benchmarks.variants import Variant
 from benchmarks.workload import Workload, build
 
 LIMITED = ("W1", "W2", "W5", "W5L", "WC")  # prompts share nothing, so that each must be computed
-OF_LIMIT = {("bf16", "W1"): ">= 0.5", ("bf16", "WC"): ">= 0.5"}
 SERVER_OPTIONS = ("--adapter-gib", "2")  # 32 adapters of the 0.5B shape are 1.06 GB
 
 
@@ -68,7 +68,7 @@ class Contest:
                 seconds = sum(a.times[-1] for a in own)
                 speed = sum(a.counted for a in own) / seconds if own else float("nan")
                 self.record(who, part, speed, seconds, Outcome(part.name, seconds, own))
-        self.between("W5L", "W5", {"bf16": ">= 0.9"})
+        self.between("W5L", "W5")
 
     def record(self, who: Variant, workload: Workload, speed: float, seconds: float, outcome: Outcome) -> None:
         name = workload.name
@@ -86,14 +86,14 @@ class Contest:
         if name in LIMITED:
             size = Size.of(self.model)
             share = ideal_seconds(self.machine, size, workload, dict(self.ranks), who.stored) / seconds
-            self.judged(f"{who.name} {name} of the machine's limit", share, OF_LIMIT.get((who.name, name), ""))
+            self.judged(f"{who.name} {name} of the machine's limit", share)
 
-    def between(self, above: str, below: str, targets: Mapping[str, str]) -> None:
+    def between(self, above: str, below: str) -> None:
         """The ratio of two of our own workloads in each variant."""
         for who in self.ours:
             if (who.name, above) in self.speeds and (who.name, below) in self.speeds:
                 ratio = self.speeds[who.name, above] / self.speeds[who.name, below]
-                self.judged(f"{who.name} {above} / {below}", ratio, targets.get(who.name, ""))
+                self.judged(f"{who.name} {above} / {below}", ratio)
 
     def prefix(self) -> None:
         """W3's prompts one at a time, one token each, so that only computing differs between a hit and a miss."""
@@ -103,47 +103,50 @@ class Contest:
             cold, hit = (outcome.ttft(0.5, lambda a, h=h: (a.cached > 0) == h) for h in (False, True))
             self.report.add(f"{self.label} {who.name} prefix TTFT, cold", cold, "ms")
             self.report.add(f"{self.label} {who.name} prefix TTFT, hit", hit, "ms")
-            self.judged(f"{who.name} prefix-hit TTFT / cold", hit / cold, "<= 0.35")
+            self.judged(f"{who.name} prefix-hit TTFT / cold", hit / cold)
 
     def duel(
         self,
-        name: str,
-        calls: int,
+        workload: str,
         peer: str,
+        variants: Sequence[str],
         run: Callable[[Workload], float],
-        targets: Mapping[str, str],
+        calls: int,
+        tokens: int = 0,
         note: str = "",
     ) -> None:
-        """Ours in the variants that `targets` names, the peer, ours again. run: output tokens per second."""
-        entered = [who for who in self.ours if who.name in targets]
-        tokens, seconds = dict.fromkeys(entered, 0), dict.fromkeys(entered, 0.0)
+        """Ours in these variants, the peer, ours again: the workload's first calls, each cut to `tokens` of output
+        when given. run: the peer's output tokens per second."""
+        entered = [who for who in self.ours if who.name in variants]
+        counted, seconds = dict.fromkeys(entered, 0), dict.fromkeys(entered, 0.0)
+        fresh = lambda: self.fresh(workload, calls).cut(tokens)  # noqa: E731
 
         def turn() -> None:
             for who in entered:
-                outcome = self.speed(who, self.fresh(name, calls))
-                tokens[who] += sum(a.counted for a in outcome.answers if a.good)
+                outcome = self.speed(who, fresh())
+                counted[who] += sum(a.counted for a in outcome.answers if a.good)
                 seconds[who] += outcome.seconds
 
         turn()
-        theirs = run(self.fresh(name, calls))
+        theirs = run(fresh())
         turn()
-        self.report.add(f"{self.label} {name} {peer}", theirs, "tok/s", note=note, requests=calls)
+        self.report.add(f"{self.label} {workload} {peer}", theirs, "tok/s", note=note, requests=calls)
         for who in entered:
-            self.judged(f"{who.name} {name} / {peer}", tokens[who] / seconds[who] / theirs, targets[who.name])
-        for absent in set(targets) & set(self.absent):
-            self.report.absent(f"{self.label} {absent} {name} / {peer}", self.absent[absent], targets[absent])
+            self.judged(f"{who.name} {workload} / {peer}", counted[who] / seconds[who] / theirs)
+        for name in set(variants) & set(self.absent):
+            self.missing(f"{name} {workload} / {peer}", self.absent[name])
 
-    def without(self, peer: str, why: str, targets: Mapping[str, Mapping[str, str]]) -> None:
-        """A peer that could not run: every target that stands on it says so."""
-        for name, bounds in targets.items():
-            for who, bound in bounds.items():
-                self.report.absent(f"{self.label} {who} {name} / {peer}", why, bound)
+    def without(self, peer: str, why: str, wanted: Mapping[str, Sequence[str]]) -> None:
+        """A peer that could not run: every ratio to it says so. wanted: workload to variants."""
+        for workload, variants in wanted.items():
+            for name in variants:
+                self.missing(f"{name} {workload} / {peer}", why)
 
-    def judged(self, what: str, value: float, target: str) -> None:
-        if target:
-            self.report.judge(f"{self.label} {what}", value, target)
-        else:
-            self.report.add(f"{self.label} {what}", value)
+    def missing(self, what: str, why: str) -> None:
+        self.report.absent(f"{self.label} {what}", why, TARGETS.get(f"{self.label} {what}", ""))
+
+    def judged(self, what: str, value: float) -> None:
+        self.report.show(f"{self.label} {what}", value, TARGETS.get(f"{self.label} {what}", ""))
 
 
 @contextmanager

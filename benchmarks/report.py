@@ -69,6 +69,13 @@ class Report:
     def judge(self, what: str, value: float, target: str, unit: str = "", note: str = "") -> None:
         self._take(Row(what, value, unit, target, Target(target).met(value), note))
 
+    def show(self, what: str, value: float, target: str) -> None:
+        """Judged when there is a target."""
+        if target:
+            self.judge(what, value, target)
+        else:
+            self.add(what, value)
+
     def absent(self, what: str, why: str, target: str = "") -> None:
         self._take(Row(what, None, target=target, note=why))
 

@@ -29,14 +29,13 @@ DEMO = ROOT / "examples" / "demo"
 PARTS = "scheduler,gateway,demo,base,forward,kernels"
 WORKLOADS = "W2,W1,WC,W5,W3,W4"
 
-# By peer and workload, what each variant's ratio to it must reach; "" is shown without a bound.
-PEFT = {"W1": {"bf16": ">= 3", "int8": ">= 4.5"}}
-TRANSFORMERS = {"W2": {"bf16": ">= 0.9"}}
+# Workload and variants that meet each peer.
+IN_PROCESS = {"PEFT": ("W1", ("bf16", "int8")), "transformers": ("W2", ("bf16",))}
 FOREIGN = {
-    "vllm": {"W1": {"bf16": ">= 8"}, "W5L": {"bf16": ""}},
-    "vllm, LoRA off": {"W2": {"bf16": ">= 1"}, "W5": {"bf16": ">= 1", "int8": ">= 1.6"}},
-    "llama.cpp": {"W1": {"bf16": ">= 8"}, "W2": {"bf16": ""}, "W5": {"bf16": ""}},
-    "llama.cpp Q8_0": {"W1": {"int8": ""}, "W5": {"int8": ""}},
+    "llama.cpp": {"W1": ("bf16",), "W2": ("bf16",), "W5": ("bf16",)},
+    "llama.cpp Q8_0": {"W1": ("int8",), "W5": ("int8",)},
+    "vllm, LoRA off": {"W2": ("bf16",), "W5": ("bf16", "int8")},
+    "vllm": {"W1": ("bf16",), "W5L": ("bf16",)},
 }
 
 
@@ -51,7 +50,7 @@ def model_part(label: str, model: Path, adapters: dict[str, Path], a: Any, repor
                     made.lone_streams(3 if a.quick else 0)
                 else:
                     made.whole(name, 16 if a.quick and name != "WC" else 0)
-            made.between("W1", "W2", {"bf16": ">= 0.45"})
+            made.between("W1", "W2")
             if "W3" in a.workloads:
                 made.prefix()
             if a.peers:
@@ -67,44 +66,48 @@ def in_process(made: Contest, adapters: dict[str, Path], a: Any) -> None:
     from benchmarks.peer import Peer
 
     folder = next(iter(adapters.values())).parent
-    calls = made.fresh("W1").concurrency
     for dtype in ("bfloat16",) if bf16_in_hardware() else ("bfloat16", "float32"):
-        for what, targets, wanted in (("PEFT", PEFT, folder), ("transformers", TRANSFORMERS, None)):
-            for name in set(targets) & set(a.workloads):
-                names = sorted(c for c in made.ranks) if wanted else []
-                peer = Peer(made.model, wanted, names, getattr(torch, dtype))
-                peer.window(list(made.fresh("WU").calls[8:]), 3)
-                made.duel(
-                    name,
-                    calls,
-                    f"{what} {dtype}",
-                    lambda w, p=peer: p.throughput(w, a.peer_steps),
-                    targets[name],
-                    f"{a.peer_steps} of its 64 tokens timed, the rest at their median" if a.peer_steps else "",
-                )
-                del peer
+        for what, (workload, variants) in IN_PROCESS.items():
+            if workload not in a.workloads:
+                continue
+            names = sorted(made.ranks) if what == "PEFT" else []
+            peer = Peer(made.model, folder if names else None, names, getattr(torch, dtype))
+            peer.window(list(made.fresh("WU").calls[8:]), 3)
+            made.duel(
+                workload,
+                f"{what} {dtype}",
+                variants,
+                lambda w, p=peer: p.throughput(w, a.peer_steps),
+                calls=16,
+                note=f"{a.peer_steps} of its 64 tokens timed, the rest at their median" if a.peer_steps else "",
+            )
+            del peer
 
 
 def foreign(made: Contest, adapters: dict[str, Path], a: Any, data: Path) -> None:
     """Servers of others, from environments of their own (benchmarks.peers)."""
     from benchmarks import peers
 
-    for peer, targets in FOREIGN.items():
-        chosen = {name: bounds for name, bounds in targets.items() if name in ("W5L", *a.workloads)}
+    for peer in a.foreign:
+        wanted = {w: variants for w, variants in FOREIGN[peer].items() if w in ("W5L", *a.workloads)}
+        note = f"cut to {a.foreign_tokens} tokens of output" if a.foreign_tokens else ""
         try:
             running: AbstractContextManager[Served] = peers.start(peer, a.peers_dir, made.model, adapters, data)
             with running as served:
-                served.drive(made.fresh("WU"))
-                for name, bounds in chosen.items():
+                served.drive(made.fresh("WU", 4).cut(4))
+                for workload, variants in list(wanted.items()):
                     made.duel(
-                        name,
-                        2 if name.startswith("W5") else 16,
+                        workload,
                         peer,
+                        variants,
                         lambda w, s=served: peers.speed(s, w),
-                        bounds,
+                        calls=2 if workload.startswith("W5") else 16,
+                        tokens=a.foreign_tokens,
+                        note=note,
                     )
+                    del wanted[workload]
         except peers.PeerAbsent as absent:
-            made.without(peer, str(absent), chosen)
+            made.without(peer, str(absent), wanted)
 
 
 def gateway_overhead(report: Report) -> None:
@@ -138,6 +141,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-steps", type=int, default=12,
                         help="tokens of each of transformers' windows that are computed; 0: all")  # fmt: skip
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="without transformers and PEFT")
+    parser.add_argument("--foreign", type=lambda text: tuple(text.split(";")), default=tuple(FOREIGN),
+                        help="which servers of --peers-dir, by semicolons")  # fmt: skip
+    parser.add_argument("--foreign-tokens", type=int, default=0, help="cut requests of such a duel to this output")
     parser.add_argument("--peers-dir", type=Path, help="what `python -m benchmarks.peers install` filled")
     parser.add_argument("--quick", action="store_true", help="fewer requests; for a look, not for a note")
     parser.add_argument("--label", default="", help="the column's head in the note's table")

@@ -7,7 +7,7 @@ prompt and no length, so that a repetition on a running server meets a cold pref
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -48,6 +48,11 @@ class Workload:
     def first(self, calls: int) -> "Workload":
         """Its first calls alone; their number bounds how many can be in flight."""
         return Workload(self.name, self.calls[:calls], min(calls, self.concurrency))
+
+    def cut(self, tokens: int) -> "Workload":
+        """Each call ends after so many tokens of output; 0 leaves them."""
+        calls = (replace(c, max_tokens=min(tokens or c.max_tokens, c.max_tokens)) for c in self.calls)
+        return Workload(self.name, tuple(calls), self.concurrency)
 
 
 class Text:

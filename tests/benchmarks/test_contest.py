@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from benchmarks import contest
 from benchmarks import workload as workloads
 from benchmarks.contest import Contest
 from benchmarks.floor import Machine, Size
@@ -15,6 +16,12 @@ from benchmarks.variants import VARIANTS
 from benchmarks.workload import Workload
 
 BF16, INT8 = VARIANTS
+BOUNDS = {
+    "x bf16 W1 / peer": ">= 3",
+    "x int8 W1 / peer": ">= 9",
+    "x int8 W5 / peer": ">= 1.6",
+    "x bf16 WC of the machine's limit": ">= 0.5",
+}
 MACHINE = Machine("test", 2, {"read": 1e9}, {"gemm": 1e9})
 
 
@@ -51,7 +58,8 @@ def model(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def made(model) -> Contest:
+def made(model, monkeypatch) -> Contest:
+    monkeypatch.setattr(contest, "TARGETS", BOUNDS)
     ranks = {f"{i:02d}": 8 for i in range(32)}
     return Contest("x", model, ranks, MACHINE, Report(), {BF16: Timed(1.0), INT8: Timed(0.5)})
 
@@ -65,12 +73,13 @@ def test_a_duel_is_ours_then_theirs_then_ours_on_prompts_that_nobody_saw(made):
 
     def theirs(workload: Workload) -> float:
         prompts.append(workload.calls[0].prompt)
+        assert {call.max_tokens for call in workload.calls} == {9}
         assert len(made.ours[BF16].sent) == 1
         return 0.25
 
-    made.duel("W1", 16, "peer", theirs, {"bf16": ">= 3", "int8": ">= 9"})
+    made.duel("W1", "peer", ("bf16", "int8"), theirs, calls=16, tokens=9)
     sent = [*made.ours[BF16].sent, *made.ours[INT8].sent]
-    assert [len(w.calls) for w in sent] == [16] * 4
+    assert [(len(w.calls), w.calls[0].max_tokens) for w in sent] == [(16, 9)] * 4
     prompts += [w.calls[0].prompt for w in sent]
     assert len(set(prompts)) == 5
     assert values(made)["x bf16 W1 / peer"] == pytest.approx(4.0)
@@ -106,14 +115,15 @@ def test_failed_requests_are_a_miss(made):
 def test_a_variant_that_did_not_start_is_named_at_every_target(made):
     del made.ours[INT8]
     made.absent["int8"] = "unknown option"
-    made.duel("W1", 16, "peer", lambda _: 1.0, {"bf16": ">= 0.1", "int8": ">= 4.5"})
+    made.duel("W1", "peer", ("bf16", "int8"), lambda _: 1.0, calls=16)
     last = made.report.rows[-1]
     assert (last.what, last.verdict, last.note) == ("x int8 W1 / peer", "not measured", "unknown option")
 
 
 def test_a_peer_that_did_not_start_is_named_at_every_target(made):
-    made.without("vllm", "no wheel", {"W1": {"bf16": ">= 8"}, "W5": {"bf16": ">= 1", "int8": ">= 1.6"}})
-    assert made.report.summary() == "targets: 0 passed, 0 missed, 3 not measured"
+    made.without("peer", "no wheel", {"W1": ("bf16",), "W5": ("bf16", "int8")})
+    assert made.report.summary() == "targets: 0 passed, 0 missed, 2 not measured"
+    assert [row.note for row in made.report.rows] == ["no wheel"] * 3
 
 
 def test_a_prefix_found_is_compared_with_a_prefix_computed(made):
