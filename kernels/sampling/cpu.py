@@ -56,7 +56,7 @@ def heaviest(values: Floats, tops: Floats, least: float, draw: np.uint64, first:
 
 
 def threshold(scaled: Floats, tops: Floats, top: np.float32, spec: DrawSpec) -> float:
-    """The least logit that min_p, top_k and top_p keep. scaled: [V], logits over temperature, and their block maxima."""
+    """The least logit that min_p, top_k and top_p keep. scaled: [V], logits over temperature; tops: block maxima."""
     size = len(scaled)
     least = float(top + np.log(spec.min_p)) if spec.min_p > 0 else -math.inf
     wanted = max(spec.top_k if spec.top_k < size else 0, CANDIDATES if spec.top_p < 1 else 0)
