@@ -16,7 +16,8 @@ from torch.nn import functional
 from benchmarks.gpu.device import DEVICE, DTYPE, REAL, SHAPE, Ceilings, beside, error, micros, rotations, say
 from benchmarks.gpu.peers import PeerAbsent, load
 from benchmarks.report import Report
-from tenantry.kernels.lora.table import GPU_PADDING, LoraTable, SiteShape, SliceWeights
+from tenantry.kernels.lora.layout import GPU_PACKING, SiteShape, SliceWeights
+from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import select_ops
 
 Apply = Callable[[int, Tensor], None]  # layer, y in place
@@ -84,7 +85,7 @@ def case(name: str, site: str, slots: Sequence[int], ranks: Sequence[int]) -> Ca
 def ours(c: Case, _folder: Path | None) -> Apply:
     ops = select_ops("cuda")
     width, slices = SHAPE.sites[c.site]
-    table = LoraTable(c.layers, {c.site: SiteShape(width, slices)}, DTYPE, DEVICE, GPU_PADDING)
+    table = LoraTable(c.layers, {c.site: SiteShape(width, slices)}, DTYPE, DEVICE, GPU_PACKING)
     for slot, rank in enumerate(c.ranks):
         modules = {
             (layer, c.site, part): SliceWeights(a, c.b[layer][slot][part], rank, SCALE)
@@ -299,7 +300,7 @@ def rows_of_prompts(c: Case, adapters: int, tokens: int) -> Apply:
     """Ours, with each adapter's tokens as one row of many tokens, as a prefill plans them."""
     ops: Any = select_ops("cuda")
     width, slices = SHAPE.sites[c.site]
-    table = LoraTable(1, {c.site: SiteShape(width, slices)}, DTYPE, DEVICE, GPU_PADDING)
+    table = LoraTable(1, {c.site: SiteShape(width, slices)}, DTYPE, DEVICE, GPU_PACKING)
     for slot in range(adapters):
         modules = {
             (0, c.site, part): SliceWeights(a, c.b[0][slot][part], c.ranks[slot], SCALE)
