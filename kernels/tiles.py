@@ -8,12 +8,15 @@ depends on its own data alone, never on how many rows share the tile: that is wh
 from typing import Any
 
 import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+SETTINGS: Any = numba.config
+FEATURES = SETTINGS.CPU_FEATURES or llvmlite.binding.get_host_cpu_features().flatten()  # of what is compiled for
+WIDE = "+avx512bw" in FEATURES.split(",")
 LANES = 16 if WIDE else 8  # floats per register
 ROWS = 6 if WIDE else 2  # rows of x per tile: ROWS * 4 accumulators fill the register file
 COLUMNS = 4  # stored rows per dot tile

@@ -9,7 +9,7 @@ from torch.nn import functional
 from tenantry.kernels.quant import panels, schemes
 from tenantry.kernels.quant.pack import pack_bfloat16, pack_bytes, pack_groups, pack_nibbles, pack_values
 from tenantry.kernels.quant.schemes import Scheme
-from tenantry.kernels.quant.tiles import PANEL, UNIT
+from tenantry.kernels.quant.tiles import MOST_CODE, PANEL, UNIT
 from tenantry.kernels.threads import get_threads, run_parallel
 
 SINGLE_THREAD_WORK = 1 << 20  # multiply-adds below which a parallel region costs more than it saves
@@ -124,5 +124,5 @@ def _groups(slab: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bytes(slab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    codes, scale = schemes.quantise_channels(slab, schemes.EXACT_PAIRS)
+    codes, scale = schemes.quantise_channels(slab, MOST_CODE)
     return pack_bytes(codes), scale, codes.sum(1, dtype=torch.int32) * 128

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.quant import schemes
+from tenantry.kernels.quant.onednn import prepacked
 from tenantry.kernels.quant.schemes import SCHEMES, Scheme, SchemeUnsupported
 
 
@@ -31,8 +32,8 @@ class PrepareLinear(Protocol):
 
 
 class TorchLinear:
-    """torch's product over the weights in one dtype: the reference (fp32), and the path of processors with AMX
-    (bf16, where a row's last bits may depend on how many rows share the call)."""
+    """torch's product over the weights in one dtype: the reference (fp32), GPUs, and what AMX falls back to (bf16,
+    where a row's last bits may depend on how many rows share the call)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self.weight = weight.to(dtype)
@@ -82,11 +83,11 @@ def prepare_triton(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = 
 
 
 def prepare_linear(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = "native") -> Linear:
-    """As PrepareLinear, on CPU. bfloat16 with AMX: torch's oneDNN product. Everything else: our tiles, which hold a
+    """As PrepareLinear, on CPU. bfloat16 with AMX: oneDNN's product. Everything else: our tiles, which hold a
     copy in panels and give a row the same bits whatever shares the call."""
     require(scheme)
     if scheme == "native" and weight.dtype == torch.bfloat16 and cpu_capability().amx_bf16:
-        return TorchLinear(weight, bias, torch.bfloat16)
+        return prepacked(weight, bias) or TorchLinear(weight, bias, torch.bfloat16)
     from tenantry.kernels.quant import cpu_linear
 
     if scheme == "w8a8":

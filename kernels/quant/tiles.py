@@ -15,12 +15,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tenantry.kernels.tiles import F32, I64, INTS, LANES, VECTOR, WIDE, Loop, at, fused, pick, widen
+from tenantry.kernels.quant.schemes import EXACT_PAIRS
+from tenantry.kernels.tiles import F32, FEATURES, I64, INTS, LANES, VECTOR, WIDE, Loop, at, fused, pick, widen
 
 PANEL = 2 * LANES  # outputs
 HEIGHTS = (1, 2, 4, 6, 8, 12) if WIDE else (1, 2, 4, 6)  # rows of x per tile: two accumulators for each
 MOST = HEIGHTS[-1]
 UNIT = 4  # values of k per iteration
+FOURS = WIDE and "+avx512vnni" in FEATURES.split(",")  # four products of bytes at once, without an intermediate sum
+MOST_CODE = 127 if FOURS else EXACT_PAIRS  # of w8a8's weights
 BITS = {"int4": 4, "int8": 8, "bfloat16": 16, "float32": 32}
 
 I32 = ir.IntType(32)
@@ -150,8 +153,11 @@ def make_panel(kind: str) -> Any:
 
 
 def multiply_bytes(b: Any, unsigned: Any, signed: Any, total: Any) -> Any:
-    """total[lane] += the products of the four bytes of each lane. Exact while two neighbouring products stay within
-    sixteen bits, which holds for signed bytes of at most 64."""
+    """total[lane] += the products of the four bytes of each lane. Exact for signed bytes up to MOST_CODE: without the
+    instruction that sums four products, two of them must stay within sixteen bits."""
+    if FOURS:
+        words = [b.bitcast(value, INTS) for value in (unsigned, signed)]
+        return call(b, "llvm.x86.avx512.vpdpbusd.512", INTS, total, *words)
     names = ("avx512.pmaddubs.w.512", "avx512.pmaddw.d.512") if WIDE else ("avx2.pmadd.ub.sw", "avx2.pmadd.wd")
     pairs = call(b, f"llvm.x86.{names[0]}", PAIRS, unsigned, signed)
     return b.add(total, call(b, f"llvm.x86.{names[1]}", INTS, pairs, constant(PAIRS, 1)))
@@ -160,7 +166,7 @@ def multiply_bytes(b: Any, unsigned: Any, signed: Any, total: Any) -> Any:
 def make_bytes() -> Any:
     """out[m, :] = (sum over i < depth of x[m, i] * panel[i, :] - excess) * x_scale[m] * scale + bias, for m < count.
 
-    count: at most MOST. x: unsigned bytes; panel: signed bytes of at most 64, four values of k side by side.
+    count: at most MOST. x: unsigned bytes; panel: signed bytes of at most MOST_CODE, four values of k side by side.
     Addresses and strides in bytes: (panel, excess, x, x_scale, out, scale, bias, count, depth, x_stride, out_stride,
     ahead, pace). depth: a multiple of UNIT. excess: int32. ahead, pace: as of make_panel.
     """

@@ -10,7 +10,7 @@ from tenantry.kernels.quant import panels, schemes
 from tenantry.kernels.quant.cpu_linear import BytesLinear, PanelLinear
 from tenantry.kernels.quant.linear import prepare_linear, prepare_reference
 from tenantry.kernels.quant.schemes import GROUPS, SCHEMES, SchemeUnsupported
-from tenantry.kernels.quant.tiles import MOST, PANEL, UNIT
+from tenantry.kernels.quant.tiles import MOST, MOST_CODE, PANEL, UNIT
 from tenantry.kernels.testing import assert_close
 
 SHAPES = [(4, 32), (96, 64), (1152, 896), (113, 913), (64, 4864), (4864 + 17, 96)]
@@ -20,7 +20,7 @@ ROWS = [1, 2, 3, 5, 6, 7, 9, 12, 13, 16, 65]
 def exact(x: Tensor, weight: Tensor, bias: Tensor, scheme: str) -> Tensor:
     """The scheme's definition in fp64, from its own codes."""
     if scheme == "w8a8":
-        codes, scale = schemes.quantise_channels(weight, schemes.EXACT_PAIRS)
+        codes, scale = schemes.quantise_channels(weight, MOST_CODE)
         tokens, factors = schemes.quantise_tokens(x)
         return (tokens.double() @ codes.double().T) * factors[:, None].double() * scale.double() + bias.double()
     if scheme == "w8a16":
