@@ -18,6 +18,7 @@ from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, r
 from tenantry.kernels.tiles import LANES, ROWS
 
 DEPTH = 1024  # inputs per block: a block of x for ROWS rows stays in the L1 cache
+SINGLE_THREAD_WORK = 1 << 21  # plan.work times features below which a parallel region costs more than it saves
 PANEL = CPU_PACKING.panel
 WIDTH = VECTORS * LANES  # outputs per expand tile
 
@@ -192,6 +193,51 @@ def one_tile(
         column += widths[part]
 
 
+@compiled
+def dealt_tiles(
+    x: int,
+    x_in: int,
+    y: int,
+    y_in: int,
+    layer: int,
+    site: int,
+    in_features: int,
+    widths: Ints,
+    tiles: Small,
+    n_tiles: int,
+    tokens: Small,
+    a: Ints,
+    factor: Ints,
+    b: Ints,
+    padded: Small,
+    item: Small,
+    part: int,
+    parts: int,
+) -> None:
+    """One part's share of the tiles; arguments as in all_tiles. They come dearest first, and each goes to the part
+    that has least to do."""
+    loads = np.zeros(parts, np.int64)
+    for t in range(n_tiles):
+        slot, first, past = tiles[t, 0], tiles[t, 1], tiles[t, 2]
+        mine = loads.argmin()
+        loads[mine] += padded[layer, site, slot].sum() * (WEIGHT_READ + past - first)
+        if mine == part:
+            x_rows, y_rows = np.empty(past - first, np.int64), np.empty(past - first, np.int64)
+            for i in range(past - first):
+                x_rows[i], y_rows[i] = x + x_in * tokens[first + i], y + y_in * tokens[first + i]
+            one_tile(
+                item[layer, site, slot],
+                x_rows,
+                y_rows,
+                a[layer, site, slot],
+                factor[layer, site, slot],
+                b[layer, site, slot],
+                padded[layer, site, slot],
+                in_features,
+                widths,
+            )
+
+
 @compiled_parallel
 def all_tiles(
     x: int,
@@ -212,29 +258,12 @@ def all_tiles(
     item: Small,
     parts: int,
 ) -> None:
-    """x, y: addresses, rows x_in and y_in bytes apart. tiles, tokens: the plan's. a .. item: the table's, whole.
-    Tiles come dearest first, and each goes to the part that has least to do."""
+    """x, y: addresses, rows x_in and y_in bytes apart. tiles, tokens: the plan's. a .. item: the table's, whole."""
     for part in prange(parts):
-        loads = np.zeros(parts, np.int64)
-        for t in range(n_tiles):
-            slot, first, past = tiles[t, 0], tiles[t, 1], tiles[t, 2]
-            mine = loads.argmin()
-            loads[mine] += padded[layer, site, slot].sum() * (WEIGHT_READ + past - first)
-            if mine == part:
-                x_rows, y_rows = np.empty(past - first, np.int64), np.empty(past - first, np.int64)
-                for i in range(past - first):
-                    x_rows[i], y_rows[i] = x + x_in * tokens[first + i], y + y_in * tokens[first + i]
-                one_tile(
-                    item[layer, site, slot],
-                    x_rows,
-                    y_rows,
-                    a[layer, site, slot],
-                    factor[layer, site, slot],
-                    b[layer, site, slot],
-                    padded[layer, site, slot],
-                    in_features,
-                    widths,
-                )
+        dealt_tiles(
+            x, x_in, y, y_in, layer, site, in_features, widths, tiles, n_tiles, tokens, a, factor, b, padded, item,
+            part, parts,
+        )  # fmt: skip
 
 
 def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, table: LoraTable) -> None:
@@ -246,15 +275,18 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
     table.require(plan)
     if not plan.n_tiles:
         return
-    run_parallel(
-        all_tiles,
+    shape = table.sites[site]
+    threads = min(get_threads(), plan.n_tiles)
+    if plan.work * (shape.in_features + shape.out_features) < SINGLE_THREAD_WORK:
+        threads = 1
+    arguments = (
         x.data_ptr(),
         4 * x.stride(0),
         y.data_ptr(),
         4 * y.stride(0),
         layer,
         table.site_index[site],
-        table.sites[site].in_features,
+        shape.in_features,
         table.widths[site],
         plan.host_tiles,
         plan.n_tiles,
@@ -264,5 +296,8 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
         table.b_address,
         table.padded,
         table.item,
-        min(get_threads(), plan.n_tiles),
     )
+    if threads == 1:
+        dealt_tiles(*arguments, 0, 1)
+    else:
+        run_parallel(all_tiles, *arguments, threads)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Ints = NDArray[np.int32]
+Piece = tuple[int, int, int]  # slot, first, past
 HEAD = 4  # words before the tiles: how many tiles, how many tokens, and two of padding
 CPU_TILE, DECODE_TILE, PREFILL_TILE = 64, 16, 64  # most tokens per tile: weights are read once per tile
 DECODE_TOKENS = 256  # adapted tokens up to which decode's tiles are taken on a GPU
@@ -24,11 +25,13 @@ class LoraPlan:
     """tokens: int32 [capacity], indices into the step's tokens, stably grouped by slot, rows in order inside a
     group. tiles: int32 [capacity, 3], slot, first and past in tokens, at most `tile` of them, dearest first.
     counts: int32 [HEAD], tiles and tokens in use; what lies beyond them is left over from earlier steps. All three
-    are views of `buffer`. runs: (slot, first, past) of each group, on the host; host_tiles, host_tokens: the tensors
-    once more, there. epoch: of the table that the plan was made against."""
+    are views of `buffer`. runs: (slot, first, past) of each group, on the host; host_counts, host_tiles,
+    host_tokens: the tensors once more, there. work: sum over tiles of rank times (WEIGHT_READ + tokens). epoch: of
+    the table that the plan was made against."""
 
     __slots__ = (
-        "buffer", "counts", "epoch", "host", "host_tiles", "host_tokens", "n_tiles", "runs", "tile", "tiles", "tokens"
+        "buffer", "counts", "epoch", "host", "host_counts", "host_tiles", "host_tokens", "n_tiles", "runs", "tile",
+        "tiles", "tokens", "work",
     )  # fmt: skip
 
     def __init__(self, tiles: int, tokens: int, tile: int, device: str = "cpu", buffer: Tensor | None = None) -> None:
@@ -39,12 +42,12 @@ class LoraPlan:
         self.host = self.buffer
         if self.buffer.device.type != "cpu":
             self.host = torch.zeros(size, dtype=torch.int32, pin_memory=True)
-        self.counts, self.tiles, self.tokens = _views(self.buffer, tiles)
-        _, host_tiles, host_tokens = _views(self.host, tiles)
-        self.host_tiles: Ints = host_tiles.numpy()
-        self.host_tokens: Ints = host_tokens.numpy()
+        past = HEAD + 3 * tiles
+        self.counts, self.tokens = self.buffer[:HEAD], self.buffer[past:]
+        self.tiles = self.buffer[HEAD:past].view(tiles, 3)
+        self._use(self.host)
         self.runs: tuple[tuple[int, int, int], ...] = ()
-        self.n_tiles = 0
+        self.n_tiles = self.work = 0
         self.epoch = -1
 
     @classmethod
@@ -75,9 +78,9 @@ class LoraPlan:
         if not tile:
             adapted = sum(q for slot, q in zip(slots, q_lens, strict=False) if slot is not None)
             tile = CPU_TILE if device == "cpu" else DECODE_TILE if adapted <= DECODE_TOKENS else PREFILL_TILE
-        runs, tiles, tokens = _group(slots, q_lens, ranks, tile)
+        runs, tiles, tokens, work = _group(slots, q_lens, ranks, tile)
         plan = cls(len(tiles), len(tokens), tile, device)
-        plan._fill(runs, tiles, tokens, epoch)
+        plan._fill(runs, tiles, tokens, work, epoch)
         plan.send()
         return plan
 
@@ -93,14 +96,12 @@ class LoraPlan:
         memory, for a caller who copies it to `buffer` itself, with other inputs of the step. Otherwise one copy is
         queued here, and the next refill must wait until it is done. Raises ValueError for more tokens or tiles than
         were reserved, or a slot that is not resident; the plan is then unchanged."""
-        runs, tiles, tokens = _group(slots, q_lens, ranks, self.tile)
+        runs, tiles, tokens, work = _group(slots, q_lens, ranks, self.tile)
         if len(tiles) > len(self.tiles) or len(tokens) > len(self.tokens):
             raise ValueError(f"{len(tokens)} tokens in {len(tiles)} tiles do not fit the plan's reserve")
         if host is not None:
-            _, host_tiles, host_tokens = _views(host, len(self.tiles))
-            self.host_tiles, self.host_tokens = host_tiles.numpy(), host_tokens.numpy()
-            self.host = host
-        self._fill(runs, tiles, tokens, epoch)
+            self._use(host)
+        self._fill(runs, tiles, tokens, work, epoch)
         if host is None:
             self.send()
 
@@ -109,12 +110,19 @@ class LoraPlan:
         if self.host is not self.buffer:
             self.buffer.copy_(self.host, non_blocking=True)
 
-    def _fill(self, runs: Ints, tiles: Ints, tokens: Ints, epoch: int) -> None:
-        self.host_tiles[: len(tiles)] = tiles
-        self.host_tokens[: len(tokens)] = tokens
-        self.host[0], self.host[1] = len(tiles), len(tokens)
-        self.n_tiles, self.epoch = len(tiles), epoch
-        self.runs = tuple((slot, first, past) for slot, first, past in runs.tolist())
+    def _use(self, host: Tensor) -> None:
+        words, past = host.numpy(), HEAD + self.tiles.numel()
+        self.host = host
+        self.host_counts: Ints = words[:HEAD]
+        self.host_tiles: Ints = words[HEAD:past].reshape(-1, 3)
+        self.host_tokens: Ints = words[past:]
+
+    def _fill(self, runs: list[Piece], tiles: list[Piece], tokens: list[int], work: int, epoch: int) -> None:
+        self.host_counts[:2] = len(tiles), len(tokens)
+        if tiles:
+            self.host_tiles[: len(tiles)] = tiles
+            self.host_tokens[: len(tokens)] = tokens
+        self.n_tiles, self.work, self.epoch, self.runs = len(tiles), work, epoch, tuple(runs)
 
 
 def _most_tiles(tokens: int, rows: int, tile: int) -> int:
@@ -122,35 +130,25 @@ def _most_tiles(tokens: int, rows: int, tile: int) -> int:
     return tokens // tile + min(tokens, rows)
 
 
-def _views(buffer: Tensor, tiles: int) -> tuple[Tensor, Tensor, Tensor]:
-    past = HEAD + 3 * tiles
-    return buffer[:HEAD], buffer[HEAD:past].view(tiles, 3), buffer[past:]
-
-
 def _group(
     slots: Sequence[int | None], q_lens: Sequence[int], ranks: NDArray[np.int32], tile: int
-) -> tuple[Ints, Ints, Ints]:
-    """Runs [U, 3] and tiles [P, 3] of (slot, first, past), and tokens [N]."""
+) -> tuple[list[Piece], list[Piece], list[int], int]:
+    """Runs and tiles, the tokens that they count, and the work. At a step's size lists beat arrays by half."""
     if len(slots) != len(q_lens):
         raise ValueError("slots and q_lens: one entry per row")
-    slot = np.array([-1 if s is None else s for s in slots], np.int32)
-    lengths = np.array(q_lens, np.int32)
-    begin = lengths.cumsum(dtype=np.int32) - lengths
-    order = slot.argsort(kind="stable")[np.count_nonzero(slot < 0) :]
-    slot, lengths, begin = slot[order], lengths[order], begin[order]
-    if len(slot) and (slot[-1] >= len(ranks) or ranks[slot].min() < 0):
-        missing = next(int(s) for s in slot if s >= len(ranks) or ranks[s] < 0)
-        raise ValueError(f"slot {missing} holds no adapter")
-    past = lengths.cumsum(dtype=np.int32)
-    tokens = np.arange(past[-1] if len(past) else 0, dtype=np.int32)
-    tokens += np.repeat(begin - past + lengths, lengths)
-    last = np.flatnonzero(np.append(slot[1:] != slot[:-1], True)) if len(slot) else order
-    ends = past[last]
-    runs = np.stack((slot[last], np.concatenate((ends[:0], [0], ends[:-1]))[: len(ends)], ends), 1).astype(np.int32)
-    sizes = runs[:, 2] - runs[:, 1]
-    cuts = -(-sizes // tile)
-    run = np.repeat(np.arange(len(runs)), cuts)
-    first = runs[run, 1] + tile * (np.arange(len(run)) - np.repeat(cuts.cumsum() - cuts, cuts))
-    tiles = np.stack((runs[run, 0], first, np.minimum(first + tile, runs[run, 2])), 1).astype(np.int32)
-    dearest = (-ranks[tiles[:, 0]] * (WEIGHT_READ + tiles[:, 2] - tiles[:, 1])).argsort(kind="stable")
-    return runs, tiles[dearest], tokens
+    groups: dict[int, list[int]] = {}
+    begin = 0
+    for slot, q_len in zip(slots, q_lens, strict=True):
+        if slot is not None:
+            groups.setdefault(slot, []).extend(range(begin, begin + q_len))
+        begin += q_len
+    runs, tokens, cost = [], [], {}
+    for slot in sorted(groups):
+        cost[slot] = int(ranks[slot]) if 0 <= slot < len(ranks) else -1
+        if cost[slot] < 0:
+            raise ValueError(f"slot {slot} holds no adapter")
+        runs.append((slot, len(tokens), len(tokens) + len(groups[slot])))
+        tokens += groups[slot]
+    tiles = [(slot, at, min(at + tile, past)) for slot, first, past in runs for at in range(first, past, tile)]
+    work = {piece: cost[piece[0]] * (WEIGHT_READ + piece[2] - piece[1]) for piece in tiles}
+    return runs, sorted(tiles, key=work.__getitem__, reverse=True), tokens, sum(work.values())
