@@ -66,6 +66,7 @@ class EngineConfig:
     dtype: "bfloat16" or "float32" for the weights' arithmetic. kv_dtype: "int8"; "bfloat16", or
     "native" (the activations' dtype), for comparison.
     weights: how matrices are held: "native" (dtype), "w8a16", "w8a8" or "w4a16" (kernels/quant/schemes.py).
+    adapter_dtype: "native" (dtype), or "int8" where an adapter loses little by it (kernels/lora/int8.py).
     kv_group: values per KV scale along the head dimension; 0 means one scale per token and head.
     adapter_bytes: most bytes of adapters resident at once. threads: 0 leaves torch's choice.
     drain_s: how long running requests may take to end after SIGTERM.
@@ -80,6 +81,7 @@ class EngineConfig:
     dtype: str = "bfloat16"
     kv_dtype: str = "int8"
     weights: Literal["native", "w8a16", "w8a8", "w4a16"] = "native"
+    adapter_dtype: Literal["native", "int8"] = "native"
     kv_group: int = 0
     device: str = "cpu"
     adapter_bytes: int = 1 << 30

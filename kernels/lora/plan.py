@@ -142,7 +142,9 @@ def _group(
         if slot is not None:
             groups.setdefault(slot, []).extend(range(begin, begin + q_len))
         begin += q_len
-    runs, tokens, cost = [], [], {}
+    runs: list[Piece] = []
+    tokens: list[int] = []
+    cost: dict[int, int] = {}
     for slot in sorted(groups):
         cost[slot] = int(ranks[slot]) if 0 <= slot < len(ranks) else -1
         if cost[slot] < 0:

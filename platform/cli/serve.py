@@ -48,6 +48,10 @@ def serve(
         Literal["native", "w8a16", "w8a8", "w4a16"] | None,
         Parameter(help="How matrices are held: as dtype says, or in 8 or 4 bits; else TENANTRY_WEIGHTS."),
     ] = None,
+    adapter_dtype: Annotated[
+        Literal["native", "int8"] | None,
+        Parameter(help="How adapters are held: as dtype says, or in int8; else TENANTRY_ADAPTER_DTYPE."),
+    ] = None,
     kv_pages: Annotated[int, Parameter(help="Pages of 16 tokens in the KV cache.")] = 2048,
     adapter_gib: Annotated[float, Parameter(help="Most GiB of adapters resident at once.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
@@ -73,6 +77,7 @@ def serve(
             model_dir=directory,
             model_name=model_name or (DEMO_MODEL_NAME if demo else None),
             weights=weights,
+            adapter_dtype=adapter_dtype,
         )
         if chosen.port:
             require_port(chosen.host, chosen.port)
@@ -87,6 +92,7 @@ def serve(
             dtype=dtype,
             kv_dtype=kv_dtype,
             weights=chosen.weights,
+            adapter_dtype=chosen.adapter_dtype,
             adapter_bytes=int(adapter_gib * (1 << 30)),
             threads=threads or os.cpu_count() or 1,
             cache=CacheConfig(pages=kv_pages),

@@ -14,6 +14,7 @@ from tenantry.adapters import canonical
 from tenantry.adapters.errors import BlobCorrupt
 from tenantry.adapters.manifest import SITES
 from tenantry.adapters.store import LocalStore
+from tenantry.kernels.lora.int8 import quantised
 from tenantry.kernels.lora.layout import SliceWeights, SlotWeights
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
@@ -24,10 +25,11 @@ _PLACES = {module: (site, part) for site, modules in SITES.items() for part, mod
 
 
 class Adapters:
-    """Not thread-safe: every method belongs to the thread that runs the steps."""
+    """Not thread-safe: every method belongs to the thread that runs the steps. int8: hold what loses little so."""
 
-    def __init__(self, store: LocalStore, table: LoraTable, base_digest: bytes) -> None:
+    def __init__(self, store: LocalStore, table: LoraTable, base_digest: bytes, int8: bool = False) -> None:
         self.table = table
+        self._int8 = int8
         self._store = store
         self._base_digest = base_digest
         self._slots: dict[bytes, int] = {}
@@ -102,4 +104,4 @@ class Adapters:
                 a, b = (torch.from_numpy(x.copy()).view(kind) for x in reader.tensors(index))
                 site, part = _PLACES[entry.module]
                 modules[entry.layer, site, part] = SliceWeights(a, b, entry.rank, entry.scale)
-            return self.table.prepare(modules)
+            return self.table.prepare(quantised(modules) if self._int8 else modules)

@@ -63,7 +63,8 @@ class ModelRunner:
         )
         self.pool = KvPool(layout, shape.layers, config.cache.pages, ops.device)
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device)
-        self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest)
+        small = config.adapter_dtype == "int8"
+        self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest, small)
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)
         if progress:
             progress("kernels", 0, 1)

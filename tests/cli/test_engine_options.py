@@ -26,6 +26,13 @@ def test_weights_come_from_the_option_then_the_environment(monkeypatch, tmp_path
     assert started(monkeypatch, tmp_path, weights="w4a16").weights == "w4a16"
 
 
+def test_adapter_dtype_comes_from_the_option_then_the_environment(monkeypatch, tmp_path):
+    assert started(monkeypatch, tmp_path).adapter_dtype == "native"
+    monkeypatch.setenv("TENANTRY_ADAPTER_DTYPE", "int8")
+    assert started(monkeypatch, tmp_path).adapter_dtype == "int8"
+    assert started(monkeypatch, tmp_path, adapter_dtype="native").adapter_dtype == "native"
+
+
 def test_an_unknown_scheme_is_refused_by_name():
     with pytest.raises(ConfigurationError, match="TENANTRY_WEIGHTS must be one of native, w8a16, w8a8, w4a16"):
         settings.load({"TENANTRY_WEIGHTS": "int2"})

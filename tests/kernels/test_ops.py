@@ -57,7 +57,8 @@ def test_nothing_is_compiled_after_warming_up(ops):
     for scheme in SCHEMES:
         warm_up(ops, torch.bfloat16, torch.int8, scheme)
     warm_up(ops, torch.float32, torch.int8)
-    kernels = (attention.all_blocks, attention.store, lora.all_tiles, quant.arrange, panels.multiply_parallel)
+    kernels = (attention.all_blocks, attention.store, lora.all_tiles, lora.dealt_tiles, quant.arrange)
+    kernels += (panels.multiply_parallel,)
     kernels += (panels.multiply, panels.to_bytes, panels.multiply_bytes, panels.multiply_bytes_parallel)
     kernels += (elementwise.norm_rows, elementwise.silu_rows, elementwise.norm_parts, elementwise.silu_parts)
     before = [len(k.signatures) for k in kernels]
@@ -70,13 +71,15 @@ def test_nothing_is_compiled_after_warming_up(ops):
         ops.attention(fused[:, :4], pages, AttentionPlan.build([rows], [rows], [[0]], 16), 0.1)
         for dtype in (torch.bfloat16, torch.float32):
             linear = ops.prepare_linear(torch.randn(4096, 96, dtype=dtype), torch.randn(4096))
-            y = linear(torch.randn(rows, 96))
+            linear(torch.randn(rows, 96))
             for scheme in SCHEMES:
                 ops.prepare_linear(torch.randn(4096, 96, dtype=dtype), None, scheme)(torch.randn(rows, 96))
             table = LoraTable(3, {"a": SiteShape(96, (4096,)), "b": SiteShape(64, (32, 32))}, dtype)
             module = SliceWeights(torch.randn(8, 96), torch.randn(4096, 8), 8, 1.0)
             table.set_slot(9, table.prepare({(1, "a", 0): module}))
-            ops.apply_lora(torch.randn(rows, 96), y, 1, "a", table.plan([9], [rows]), table)
+            for many in (rows, 512):
+                y = torch.zeros(many, 4096)
+                ops.apply_lora(torch.randn(many, 96), y, 1, "a", table.plan([9], [many]), table)
     assert [len(k.signatures) for k in kernels] == before
 
 

@@ -61,3 +61,17 @@ def test_bf16_adapter_logits_are_as_close_to_exact_as_peft_bf16(serve, oracle, m
     theirs = (oracle("qwen2", prompts, directory, dtype=torch.bfloat16) - exact).abs().mean() / exact.std()
     assert ours < 0.04
     assert ours < 1.2 * theirs
+
+
+def test_int8_adapters_give_nearly_the_same_logits_in_a_quarter_of_fp32_bytes(serve, oracle, make_adapter, prompts):
+    directory = make_adapter("qwen2", seed=7, r=16, target_modules="all-linear")
+    exact = oracle("qwen2", prompts, directory)
+    effect = (exact - oracle("qwen2", prompts)).abs().mean()
+    took = {}
+    for kind in ("native", "int8"):
+        served = serve("qwen2", adapter_dtype=kind)
+        before = served.runner.adapters.nbytes
+        logits = served.driver.logits(prompts, served.add(directory))
+        took[kind] = served.runner.adapters.nbytes - before
+        assert 0 < (logits - exact).abs().mean() < (1e-4 if kind == "native" else 0.05 * effect)
+    assert took["int8"] < 0.3 * took["native"]
