@@ -7,6 +7,7 @@ refer to the simulator's invariants.
 from collections.abc import Collection
 
 from tenantry.adapters.room import Footprint
+from tenantry.runtime.cache.arena import Arena, BlockClass
 from tenantry.runtime.cache.extents import offsets
 from tenantry.runtime.plan import Load, StepPlan
 from tests.scheduling.world import World
@@ -64,6 +65,13 @@ class DeviceMemory:
         for byte, what in self.adapters[digest].items():
             found = self.cells[byte // self.world.block_bytes][byte % self.world.block_bytes]
             assert found == (digest, *what), "7: an adapter's bytes were overwritten"
+
+    def fenced(self, plan: StepPlan | None, arena: Arena) -> None:
+        """Whatever ends meanwhile, what a step in flight reads is not to be had."""
+        for digest in {row.adapter for row in plan.rows if row.adapter} if plan is not None else ():
+            for block in {byte // self.world.block_bytes for byte in self.adapters.get(digest, ())}:
+                kind = arena.class_of(block)
+                assert kind in (BlockClass.ADAPTER, BlockClass.FENCED), "5: an adapter in use is to be had"
 
     def pages_within_floor(self, pages: Collection[int]) -> None:
         world = self.world

@@ -11,8 +11,8 @@ import pytest
 
 from tenantry.adapters.residency import Residency
 from tenantry.runtime.cache import radix
+from tenantry.runtime.cache.arena import Arena
 from tenantry.runtime.cache.leases import KvCache
-from tenantry.runtime.cache.pages import PageAllocator
 from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.scheduler import scheduler as scheduler_module
@@ -78,8 +78,8 @@ def inserted_before_commit(patch):
 
     remember = KvCache.__init__
 
-    def init(self, config):
-        remember(self, config)
+    def init(self, *args):
+        remember(self, *args)
         CACHES.append(self)
 
     patch.setattr(KvCache, "__init__", init)
@@ -92,14 +92,14 @@ CACHES: list[KvCache] = []
 @defect
 def freed_before_commit(patch):
     """[34] An abort frees pages that the step in flight still writes."""
-    original = PageAllocator.free
+    original = Arena.free
 
     def free(self, page):
-        in_flight, self._in_flight = self._in_flight, False
+        in_flight, self.in_flight = self.in_flight, False
         original(self, page)
-        self._in_flight = in_flight
+        self.in_flight = in_flight
 
-    patch.setattr(PageAllocator, "free", free)
+    patch.setattr(Arena, "free", free)
 
 
 @defect
@@ -110,7 +110,7 @@ def released_twice(patch):
     def release(self, lease):
         original(self, lease)
         for page in lease.pages[lease.sealed :]:
-            self.allocator.free(page)
+            self.arena.free(page)
 
     patch.setattr(KvCache, "release", release)
 

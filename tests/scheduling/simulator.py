@@ -342,6 +342,7 @@ class Simulator:
         self.scheduler.check()
         if self.memory is not None:
             self.memory.check()
+            self.memory_of_device.fenced(self.plan, self.memory.arena)
         self.check_shared_pages()
         for name, client in self.live.items():
             usage = self.scheduler.usage(name)
@@ -402,8 +403,8 @@ class Simulator:
 class Swarm:
     """Drives a simulator by its world's probabilities."""
 
-    def __init__(self, seed: int) -> None:
-        self.world = World.swarm(seed)
+    def __init__(self, seed: int, world: World | None = None) -> None:
+        self.world = world or World.swarm(seed)
         self.sim = Simulator(self.world)
         rng = Random(seed ^ 0xF00D)
         self.rng = rng
@@ -451,9 +452,9 @@ class Swarm:
         sim.step(victims)
 
 
-def run(seed: int, steps: int) -> Counter[str]:
+def run(seed: int, steps: int, world: World | None = None) -> Counter[str]:
     """Steps of one seed, then its drain. Returns what has happened, preemptions and evictions included."""
-    swarm = Swarm(seed)
+    swarm = Swarm(seed, world)
     sim = swarm.sim
     try:
         while sim.steps < steps:
@@ -466,6 +467,7 @@ def run(seed: int, steps: int) -> Counter[str]:
         raise
     sim.seen["preemption"] += sim.scheduler.stats().preemptions
     sim.seen["steps"] += sim.steps
+    sim.seen["moved"] += sim.memory_of_device.moved
     return sim.seen
 
 

@@ -6,11 +6,15 @@ and the clients see.
 
 import pytest
 
+from tenantry.runtime.cache.memory import Memory
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tests.scheduling.planted import DEFECTS
+from tests.scheduling.planted_memory import MEMORY_DEFECTS
+from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use
 from tests.scheduling.simulator import run
+from tests.scheduling.world import crowded
 
-SEEDS = 60
+SEEDS = 150
 STEPS = 150
 
 
@@ -25,4 +29,20 @@ def test_the_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.
             run(seed, STEPS)
         except AssertionError:
             return
+    pytest.fail(f"{name} passed {SEEDS} seeds of {STEPS} steps")
+
+
+@pytest.mark.parametrize("own_checks", [True, False], ids=["checked", "seen from outside"])
+@pytest.mark.parametrize("name", MEMORY_DEFECTS)
+def test_a_crowded_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
+    if not own_checks:
+        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+        monkeypatch.setattr(Memory, "check", lambda self: None)
+    MEMORY_DEFECTS[name](monkeypatch)
+    try:
+        an_adapter_wanted_while_others_are_always_in_use()
+        for seed in range(SEEDS):
+            run(seed, STEPS, crowded(seed))
+    except AssertionError:
+        return
     pytest.fail(f"{name} passed {SEEDS} seeds of {STEPS} steps")

@@ -3,7 +3,7 @@
 Owns no rules of the core; simulator.py drives the core through it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from tenantry.runtime.messages import Event, Submit, Usage
@@ -115,11 +115,37 @@ class World:
         )
 
 
+def crowded(seed: int) -> World:
+    """A swarm's world whose adapters and pages want all of one arena."""
+    rng = Random(seed)
+    return replace(
+        World.swarm(seed),
+        pages=24,
+        kv_min=8,
+        adapter_min=rng.choice((8, 12)),
+        arena=True,
+        page_size=2,
+        block_bytes=4,
+        adapter_sizes=tuple(rng.randint(8, 44) for _ in range(6)),
+        longest=6,
+        most_tokens=6,
+        max_context=400,
+        max_running=4,
+        budget=20,
+        arrivals=0.6,
+        load_delay=rng.choice((0, 2)),
+        abort_in_flight=0.2,
+        warm=0.1,
+        drop=0.1,
+        deadline=0.0,
+    )
+
+
 def pieces(size: int, seed: int) -> tuple[int, ...]:
     """An adapter's bytes, torn anywhere."""
     rng, parts = Random(seed * 1000 + size), []
     while size:
-        parts.append(rng.randint(1, min(size, 4)))
+        parts.append(rng.randint(1, min(size, 7)))
         size -= parts[-1]
     return tuple(parts)
 
