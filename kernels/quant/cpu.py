@@ -1,115 +1,128 @@
-"""Matrix products over bfloat16 or fp32 rows as they are stored, in fp32: what adapters are multiplied with.
+"""Prepared layers over panels: what is packed for each scheme, and one call into compiled code per product."""
 
-Blocked so that a slice of the weights stays in the L2 cache while all rows pass over it (BLIS: Van Zee and van de
-Geijn, TOMS 2015). An output is summed in one fixed order, so it is the same bit for bit whatever shares the batch.
-"""
+from collections.abc import Callable, Iterator
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from tenantry.kernels.threads import compiled
-from tenantry.kernels.tiles import COLUMNS, LANES, ROWS, make_dot
+from tenantry.kernels.quant import panels, schemes
+from tenantry.kernels.quant.pack import pack_bfloat16, pack_bytes, pack_groups, pack_nibbles, pack_values
+from tenantry.kernels.quant.schemes import Scheme
+from tenantry.kernels.quant.tiles import MOST_CODE, PANEL, UNIT
+from tenantry.kernels.threads import get_threads, run_parallel
 
-Floats = NDArray[np.float32]
-
-STEP = 2 * LANES  # stored values that one iteration reads
-DEPTH = 1024  # values of a row per block
-BLOCK_BYTES = 1 << 18  # of stored values per block
-
-b1, b2, b3, b4, b5, b6 = (make_dot(min(rows, ROWS), "bfloat16", True) for rows in range(1, 7))
-f1, f2, f3, f4, f5, f6 = (make_dot(min(rows, ROWS), "float32", True) for rows in range(1, 7))
+SINGLE_THREAD_WORK = 1 << 20  # multiply-adds below which a parallel region costs more than it saves
+SINGLE_THREAD_QUANTISING = 1 << 16  # values below which the same holds for quantising them
+ROWS_AT_ONCE = 1 << 12  # outputs quantised and packed together: bounds the memory that loading takes
 
 
-@compiled
-def tile_bfloat16(
-    rows: int,
-    w: int,
-    x: int,
-    y: int,
-    before: int,
-    depth: int,
-    w_stride: int,
-    x_stride: int,
-    y_stride: int,
-    before_stride: int,
-) -> None:
-    if rows == 1:
-        b1(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 2:
-        b2(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 3:
-        b3(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 4:
-        b4(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 5:
-        b5(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    else:
-        b6(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
+def slabs(weight: Tensor) -> Iterator[Tensor]:
+    """A matrix in pieces of whole panels."""
+    return (weight[first : first + ROWS_AT_ONCE] for first in range(0, len(weight), ROWS_AT_ONCE))
 
 
-@compiled
-def tile_float32(
-    rows: int,
-    w: int,
-    x: int,
-    y: int,
-    before: int,
-    depth: int,
-    w_stride: int,
-    x_stride: int,
-    y_stride: int,
-    before_stride: int,
-) -> None:
-    if rows == 1:
-        f1(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 2:
-        f2(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 3:
-        f3(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 4:
-        f4(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    elif rows == 5:
-        f5(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
-    else:
-        f6(w, x, y, before, depth, w_stride, x_stride, y_stride, before_stride)
+def packed(weight: Tensor, make: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """make() of every slab, each of its tensors joined along the first dimension."""
+    pieces = [make(slab) for slab in slabs(weight)]
+    return pieces[0] if len(pieces) == 1 else tuple(torch.cat(column) for column in zip(*pieces, strict=True))
 
 
-@compiled
-def multiply(
-    w: int, item: int, x: int, bias: int, y: int, rows: int, depth: int, first: int, past: int, y_stride: int
-) -> None:
-    """y[:, first:past] = x @ w[first:past].T + bias. w, x, bias, y: addresses of [*, depth] stored values of `item`
-    bytes, [rows, depth] fp32 in tile order, [*] fp32, [rows, y_stride / 4] fp32."""
-    tiles = (rows + ROWS - 1) // ROWS
-    for k in range(0, depth, DEPTH):
-        deep = min(DEPTH, depth - k)
-        wide = max(1, BLOCK_BYTES // (item * deep * COLUMNS)) * COLUMNS
-        for block in range(first, past, wide):
-            row = 0
-            for tile in range(tiles):
-                count = (rows - row + tiles - tile - 1) // (tiles - tile)
-                for n in range(block, min(block + wide, past), COLUMNS):
-                    here = y + row * y_stride + 4 * n
-                    before, stride = (bias + 4 * n, 0) if k == 0 else (here, y_stride)
-                    w_at, x_at = w + item * (n * depth + k), x + 4 * (row * depth + k)
-                    if item == 2:
-                        tile_bfloat16(count, w_at, x_at, here, before, deep, 2 * depth, 4 * depth, y_stride, stride)
-                    else:
-                        tile_float32(count, w_at, x_at, here, before, deep, 4 * depth, 4 * depth, y_stride, stride)
-                row += count
+def whole(values: Tensor | None, out_features: int, fill: float) -> Tensor:
+    """fp32 per output, as long as the panels are."""
+    full = torch.full((-(-out_features // PANEL) * PANEL,), fill, dtype=torch.float32)
+    if values is not None:
+        full[:out_features] = values
+    return full
 
 
-@compiled
-def arrange(x: Floats, out: Floats, item: int) -> None:
-    """Copy x [T, in] into out [T, depth >= in] in the order that tiles of `item`-byte storage want, zero-padded."""
-    rows, width = x.shape
-    half = STEP // 2
-    for t in range(rows):
-        out[t, width - width % STEP :] = 0
-        if item == 2:
-            for i in range(width):
-                within = i % STEP
-                out[t, i - within + (within % 2) * half + within // 2] = x[t, i]
+class PanelLinear:
+    """fp32 arithmetic over bfloat16, fp32, int8 (w8a16) or four-bit (w4a16) panels."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scheme: Scheme = "native") -> None:
+        """weight: [out, in] float."""
+        self.out_features, self.in_features = weight.shape
+        self._group, self._groups = 0, torch.empty(0, dtype=torch.int32)
+        scale: Tensor | None = None
+        if scheme == "w8a16":
+            self._bits = 8
+            self._panels, scale = packed(weight, _channels)
+        elif scheme == "w4a16":
+            self._bits, self._group = 4, schemes.GROUP.bit_length() - 1
+            self._panels, self._groups = packed(weight, _groups)
+        elif weight.dtype == torch.bfloat16:
+            self._bits, self._panels = 16, pack_bfloat16(weight)
         else:
-            for i in range(width):
-                out[t, i] = x[t, i]
+            self._bits, self._panels = 32, pack_values(weight.float())
+        self._scale = whole(scale, self.out_features, 1)
+        self._bias = whole(bias, self.out_features, 0)
+        multiple = schemes.GROUP if self._bits == 4 else UNIT
+        self.depth = -(-self.in_features // multiple) * multiple
+        held = (self._panels, self._groups, self._scale, self._bias)
+        self.weight_bytes = sum(tensor.nbytes for tensor in held)
+        self._addresses = [tensor.data_ptr() for tensor in held]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.depth != self.in_features:
+            x = functional.pad(x, (0, self.depth - self.in_features))
+        x = x.contiguous()
+        rows, columns = len(x), len(self._scale)
+        out = torch.empty((rows, columns))
+        w, groups, scale, bias = self._addresses
+        sizes = (rows, self.depth, 4 * self.depth, 4 * columns)
+        arguments = (self._bits, w, groups, self._group, x.data_ptr(), out.data_ptr(), scale, bias, *sizes)
+        threads = get_threads()
+        if threads == 1 or rows * self.depth * columns < SINGLE_THREAD_WORK:
+            panels.multiply(*arguments, 0, columns // PANEL)
+        else:
+            run_parallel(panels.multiply_parallel, *arguments, columns // PANEL, threads)
+        return out if columns == self.out_features else out[:, : self.out_features].contiguous()
+
+
+class BytesLinear:
+    """w8a8: tokens quantised to bytes, exact integer sums."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """weight: [out, in] float."""
+        self.out_features, self.in_features = weight.shape
+        self._panels, scale, excess = packed(weight, _bytes)
+        self._scale = whole(scale, self.out_features, 0)
+        self._bias = whole(bias, self.out_features, 0)
+        self._excess = functional.pad(excess, (0, len(self._scale) - self.out_features))
+        self.depth = -(-self.in_features // UNIT) * UNIT
+        held = (self._panels, self._excess, self._scale, self._bias)
+        self.weight_bytes = sum(tensor.nbytes for tensor in held)
+        self._addresses = [tensor.data_ptr() for tensor in held]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows, columns = len(x), len(self._scale)
+        out, codes = torch.empty((rows, columns)), torch.empty((rows, self.depth), dtype=torch.uint8)
+        scales, threads = torch.empty(rows), get_threads()
+        values, to, factors = x.contiguous().numpy(), codes.numpy(), scales.numpy()
+        if threads == 1 or rows * self.depth < SINGLE_THREAD_QUANTISING:
+            panels.to_bytes(values, to, factors, 0, rows)
+        else:
+            run_parallel(panels.to_bytes_parallel, values, to, factors, threads)
+        w, excess, scale, bias = self._addresses
+        inputs = (w, excess, codes.data_ptr(), scales.data_ptr())
+        arguments = (*inputs, out.data_ptr(), scale, bias, rows, self.depth, 4 * columns)
+        if threads == 1 or rows * self.depth * columns < SINGLE_THREAD_WORK:
+            panels.multiply_bytes(*arguments, 0, columns // PANEL)
+        else:
+            run_parallel(panels.multiply_bytes_parallel, *arguments, columns // PANEL, threads)
+        return out if columns == self.out_features else out[:, : self.out_features].contiguous()
+
+
+def _channels(slab: Tensor) -> tuple[Tensor, Tensor]:
+    codes, scale = schemes.quantise_channels(slab)
+    return pack_values(codes), scale
+
+
+def _groups(slab: Tensor) -> tuple[Tensor, Tensor]:
+    groups = schemes.quantise_groups(slab)
+    return pack_nibbles(groups.codes), pack_groups(groups)
+
+
+def _bytes(slab: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    codes, scale = schemes.quantise_channels(slab, MOST_CODE)
+    return pack_bytes(codes), scale, codes.sum(1, dtype=torch.int32) * 128

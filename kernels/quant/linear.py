@@ -88,11 +88,11 @@ def prepare_linear(weight: Tensor, bias: Tensor | None = None, scheme: Scheme = 
     require(scheme)
     if scheme == "native" and weight.dtype == torch.bfloat16 and cpu_capability().amx_bf16:
         return prepacked(weight, bias) or TorchLinear(weight, bias, torch.bfloat16)
-    from tenantry.kernels.quant import cpu_linear
+    from tenantry.kernels.quant import cpu
 
     if scheme == "w8a8":
-        return cpu_linear.BytesLinear(weight, bias)
-    return cpu_linear.PanelLinear(weight, bias, scheme)
+        return cpu.BytesLinear(weight, bias)
+    return cpu.PanelLinear(weight, bias, scheme)
 
 
 def require(scheme: str) -> None:

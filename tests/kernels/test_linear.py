@@ -7,7 +7,7 @@ from torch import Tensor
 pytest.importorskip("numba")
 
 from tenantry.kernels.quant import panels, schemes
-from tenantry.kernels.quant.cpu_linear import BytesLinear, PanelLinear
+from tenantry.kernels.quant.cpu import BytesLinear, PanelLinear
 from tenantry.kernels.quant.linear import prepare_linear, prepare_reference
 from tenantry.kernels.quant.schemes import GROUPS, SCHEMES, SchemeUnsupported
 from tenantry.kernels.quant.tiles import MOST, MOST_CODE, PANEL, UNIT

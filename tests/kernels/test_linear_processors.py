@@ -68,7 +68,7 @@ def test_256_bit_registers_compute_the_same():
     code = """
 import torch
 from tenantry.kernels.quant import schemes, tiles
-from tenantry.kernels.quant.cpu_linear import BytesLinear, PanelLinear
+from tenantry.kernels.quant.cpu import BytesLinear, PanelLinear
 from tenantry.kernels.testing import assert_close
 assert (tiles.LANES, tiles.FOURS) == (8, False)
 torch.manual_seed(0)

@@ -51,15 +51,14 @@ def test_nothing_is_compiled_after_warming_up(ops):
     from tenantry.kernels.lora import cpu as lora
     from tenantry.kernels.lora.layout import SiteShape, SliceWeights
     from tenantry.kernels.lora.table import LoraTable
-    from tenantry.kernels.quant import cpu as quant
     from tenantry.kernels.quant import panels
 
     for scheme in SCHEMES:
         warm_up(ops, torch.bfloat16, torch.int8, scheme)
     warm_up(ops, torch.float32, torch.int8)
-    kernels = (attention.all_blocks, attention.store, lora.all_tiles, lora.dealt_tiles, quant.arrange)
-    kernels += (panels.multiply_parallel,)
-    kernels += (panels.multiply, panels.to_bytes, panels.multiply_bytes, panels.multiply_bytes_parallel)
+    kernels = (attention.all_blocks, attention.store, lora.all_tiles, lora.dealt_tiles)
+    kernels += (panels.multiply, panels.multiply_parallel, panels.multiply_bytes, panels.multiply_bytes_parallel)
+    kernels += (panels.to_bytes, panels.to_bytes_parallel)
     kernels += (elementwise.norm_rows, elementwise.silu_rows, elementwise.norm_parts, elementwise.silu_parts)
     before = [len(k.signatures) for k in kernels]
     for rows in (1, 7):
@@ -74,6 +73,7 @@ def test_nothing_is_compiled_after_warming_up(ops):
             linear(torch.randn(rows, 96))
             for scheme in SCHEMES:
                 ops.prepare_linear(torch.randn(4096, 96, dtype=dtype), None, scheme)(torch.randn(rows, 96))
+                ops.prepare_linear(torch.randn(64, 96, dtype=dtype), None, scheme)(torch.randn(128 * rows, 96))
             table = LoraTable(3, {"a": SiteShape(96, (4096,)), "b": SiteShape(64, (32, 32))}, dtype)
             module = SliceWeights(torch.randn(8, 96), torch.randn(4096, 8), 8, 1.0)
             table.set_slot(9, table.prepare({(1, "a", 0): module}))
