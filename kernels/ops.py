@@ -89,7 +89,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
         from tenantry.kernels.attention import gpu as attention_gpu
         from tenantry.kernels.elementwise import gpu as elementwise_gpu
         from tenantry.kernels.lora import gpu as lora_gpu
-        from tenantry.kernels.sampling import cpu as sampling
+        from tenantry.kernels.sampling import gpu as sampling_gpu
 
         return Ops(
             name="triton",
@@ -100,7 +100,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             prepare_linear=prepare_triton,
             add_norm=elementwise_gpu.add_norm,
             silu_mul=elementwise_gpu.silu_mul,
-            sample=sampling.sample,
+            sample=sampling_gpu.sample,
         )
     raise ValueError(f"device: no kernels for {device!r}")
 
