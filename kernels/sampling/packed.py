@@ -52,7 +52,7 @@ class PackedSpecs:
                 changes.append(added)
             drawn = spec.temperature > 0
             top_k = spec.top_k if drawn and 0 < spec.top_k < vocabulary else 0
-            noise = np.uint64(key(spec.seed, spec.choice, spec.position)).astype(np.int64) if drawn else 0
+            noise = signed(key(spec.seed, spec.choice, spec.position)) if drawn else 0
             ints[row] = noise, top_k, first, past
             floats[row] = (
                 np.float32(spec.temperature),
@@ -93,3 +93,8 @@ def edits_of(spec: DrawSpec) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     penalty = spec.presence_penalty + spec.frequency_penalty * counts
     changes[np.searchsorted(tokens, generated), 1] = penalty.astype(np.float32)
     return edits, changes
+
+
+def signed(word: int) -> int:
+    """The int64 of a uint64's bits."""
+    return word - (1 << 64) if word >> 63 else word
