@@ -131,12 +131,19 @@ def vllm(
         raise PeerAbsent("vLLM is not installed in the peers' folder")
     command = [str(program), "serve", str(model), "--served-model-name", "base", "--dtype", "bfloat16"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(CONTEXT)]
-    command += ["--max-num-seqs", str(SLOTS), "--max-num-batched-tokens", "512"]
+    # its adapters are gathered per token: with more of them in a step, one step may take minutes
+    command += ["--max-num-seqs", str(SLOTS), "--max-num-batched-tokens", "128" if lora else "512"]
     if lora:
         command += ["--enable-lora", "--max-lora-rank", "64", "--max-loras", "16", "--max-cpu-loras", "32"]
         command += ["--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
-    own = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
-           "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}  # fmt: skip
+    own = {
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3600",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+    }
     return command, own, Served(f"http://127.0.0.1:{port}", "none", "base")
 
 
