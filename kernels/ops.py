@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from tenantry.kernels.attention import reference as reference_attention
-from tenantry.kernels.attention.layout import AttentionPlan, LayerPages, PageLayout
+from tenantry.kernels.attention import rotary
+from tenantry.kernels.attention.layout import LayerPages, PageLayout
+from tenantry.kernels.attention.plan import AttentionPlan
+from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.elementwise import reference as reference_elementwise
 from tenantry.kernels.lora import reference as reference_lora
@@ -28,6 +31,7 @@ class Ops:
     """Operations of one device. On CPU activations are fp32 whatever the weights' dtype.
 
     write_kv(k, v, pages, slots): see attention/reference.py, as for attention(q, pages, plan, scale).
+    rotate_and_write(qkv, cos, sin, pages, slots, norms): see attention/rotary.py.
     apply_lora(x, y, layer, site, plan, table): see lora/reference.py.
     prepare_linear(weight, bias, scheme): see quant/linear.py; called once per layer at load.
     add_norm(hidden, delta, weight, eps), silu_mul(gate_up): see elementwise/reference.py.
@@ -37,6 +41,7 @@ class Ops:
     name: str
     device: str
     write_kv: Callable[[Tensor, Tensor, LayerPages, Tensor], None]
+    rotate_and_write: Callable[[Tensor, Tensor, Tensor, LayerPages, Tensor, HeadNorms | None], Tensor]
     attention: Callable[[Tensor, LayerPages, AttentionPlan, float], Tensor]
     apply_lora: Callable[[Tensor, Tensor, int, str, LoraPlan, LoraTable], None]
     prepare_linear: PrepareLinear
@@ -49,6 +54,7 @@ REFERENCE = Ops(
     name="reference",
     device="cpu",
     write_kv=reference_attention.write_kv,
+    rotate_and_write=rotary.rotate_and_write,
     attention=reference_attention.attention,
     apply_lora=reference_lora.apply_lora,
     prepare_linear=prepare_reference,
@@ -69,6 +75,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
     if device == "cpu":
         from tenantry.kernels import threads as pool
         from tenantry.kernels.attention import cpu as attention
+        from tenantry.kernels.attention import cpu_write
         from tenantry.kernels.elementwise import cpu as elementwise
         from tenantry.kernels.lora import cpu as lora
         from tenantry.kernels.sampling import cpu as sampling
@@ -77,7 +84,8 @@ def select_ops(device: str, threads: int = 0) -> Ops:
         return Ops(
             name="cpu",
             device="cpu",
-            write_kv=attention.write_kv,
+            write_kv=cpu_write.write_kv,
+            rotate_and_write=cpu_write.rotate_and_write,
             attention=attention.attention,
             apply_lora=lora.apply_lora,
             prepare_linear=prepare_linear,
@@ -87,6 +95,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
         )
     if device == "cuda":
         from tenantry.kernels.attention import gpu as attention_gpu
+        from tenantry.kernels.attention import gpu_write
         from tenantry.kernels.elementwise import gpu as elementwise_gpu
         from tenantry.kernels.lora import gpu as lora_gpu
         from tenantry.kernels.sampling import gpu as sampling_gpu
@@ -94,7 +103,8 @@ def select_ops(device: str, threads: int = 0) -> Ops:
         return Ops(
             name="triton",
             device="cuda",
-            write_kv=attention_gpu.write_kv,
+            write_kv=gpu_write.write_kv,
+            rotate_and_write=gpu_write.rotate_and_write,
             attention=attention_gpu.attention,
             apply_lora=lora_gpu.apply_lora,
             prepare_linear=prepare_triton,
@@ -113,6 +123,7 @@ def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "n
     pages, slots = layout.allocate(1), torch.arange(2)
     x = torch.zeros(2, 32)
     ops.write_kv(x.view(2, 1, 32), x.view(2, 1, 32), pages, slots)
+    ops.rotate_and_write(torch.zeros(2, 96), x, x, pages, slots, None)
     ops.attention(x.view(2, 1, 32), pages, AttentionPlan.build([2], [2], [[0]], 4), 1.0)
     table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights)
     module = SliceWeights(torch.zeros(16, 32), torch.zeros(64, 16), 16, 1.0)

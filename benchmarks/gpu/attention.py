@@ -16,7 +16,8 @@ from torch.nn import functional
 from benchmarks.gpu.device import DEVICE, DTYPE, REAL, SHAPE, Ceilings, beside, error, micros, rotations, say
 from benchmarks.gpu.peers import PeerAbsent, QuantPolicy, load
 from benchmarks.report import Report
-from tenantry.kernels.attention.layout import AttentionPlan, LayerPages, PageLayout
+from tenantry.kernels.attention.layout import LayerPages, PageLayout
+from tenantry.kernels.attention.plan import AttentionPlan
 from tenantry.kernels.ops import select_ops
 
 PAGE = 16

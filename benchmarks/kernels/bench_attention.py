@@ -3,7 +3,8 @@
 import torch
 
 from benchmarks.kernels.shapes import HEAD_DIM, HEADS, KV_HEADS, LAYERS, machine, report
-from tenantry.kernels.attention.layout import AttentionPlan, PageLayout
+from tenantry.kernels.attention.layout import PageLayout
+from tenantry.kernels.attention.plan import AttentionPlan
 from tenantry.kernels.ops import select_ops
 from tenantry.kernels.timing import median_us
 

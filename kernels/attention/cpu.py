@@ -1,397 +1,431 @@
-"""Paged attention and KV writes on CPU: int8 pages are read where they lie and widened in registers, never gathered.
+"""Paged attention on CPU: int8 pages are read where they lie and widened in registers, never gathered.
 
-One unit of work is (row, kv head, block of queries), all heads of the group packed (online softmax: Milakov and
-Gimelshein 2018; FlashAttention: Dao et al. 2022) over tiles of BLOCK positions, aligned to absolute positions. So a
-query's result is the same bit for bit however its prompt was chunked and whatever shares the batch.
+One unit of work is (row, block of queries, kv head), all heads of the group packed, or a single piece of it where a
+few long rows must feed every core. Softmax is over pieces of CHUNK positions, joined in order (Milakov and Gimelshein
+2018; Flash-Decoding: Dao et al. 2023); pieces lie at absolute positions. So a query's result is the same bit for bit
+however its prompt was chunked, whatever shares the batch and on however many cores.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import prange, types
-from numba.extending import intrinsic
+from llvmlite import binding
+from numba import prange
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tenantry.kernels.attention import reference
-from tenantry.kernels.attention.layout import AttentionPlan, LayerPages
+from tenantry.kernels.attention.layout import LayerPages
+from tenantry.kernels.attention.plan import CHUNK, LONG, AttentionPlan
+from tenantry.kernels.attention.vectors import (
+    BFLOAT16,
+    BLOCK,
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    LOWEST,
+    TILE,
+    finish,
+    fold,
+    make_keys,
+    make_product,
+    make_values,
+    soften,
+    widen_scales,
+)
 from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, run_parallel
-from tenantry.kernels.tiles import COLUMNS, LANES, ROWS, make_dot, make_outer
+from tenantry.kernels.tiles import LANES
 
-BLOCK = 64  # positions per softmax step
+KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.int8: INT8}
+SIZES = np.array([4, 2, 2, 1])
+DEPTH = 128  # dimensions of keys widened at a time: with TILE positions, half of a first-level cache
+SERIAL = 1 << 21  # multiply-adds that one core does in the time that waking a second takes
 LOG2_E = math.log2(math.e)
-LEAST, LOWEST, ZERO, ONE, MOST = (np.float32(x) for x in (-126, -1e30, 0, 1, 127))
-FLOOR = np.float32(reference.SMALLEST_SCALE)
+HIDDEN, LEAST, ZERO, ONE = np.float32(-np.inf), np.float32(LOWEST), np.float32(0), np.float32(1)
+HALF_SCALES = bool(binding.get_host_cpu_features().get("f16c", False))
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Small = NDArray[np.int32]
 
-di2, di6 = make_dot(2, "int8", False), make_dot(ROWS, "int8", False)
-db2, db6 = make_dot(2, "bfloat16", False), make_dot(ROWS, "bfloat16", False)
-df2, df6 = make_dot(2, "float32", False), make_dot(ROWS, "float32", False)
-oi2, oi8 = make_outer(2, 1, "int8"), make_outer(8, 1, "int8")
-ob2, ob8 = make_outer(2, 1, "bfloat16"), make_outer(8, 1, "bfloat16")
-of2, of8 = make_outer(2, 1, "float32"), make_outer(8, 1, "float32")
-
-
-def make_power_of_two(typing: Any, exponent: Any) -> Any:
-    """2 ** exponent of an int32 in -126..127, by its bits."""
-
-    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        bits = b.shl(b.add(arguments[0], ir.IntType(32)(127)), ir.IntType(32)(23))
-        return b.bitcast(bits, ir.FloatType())
-
-    return types.float32(types.int32), emit
-
-
-power_of_two: Any = intrinsic(make_power_of_two)
-
-
-def make_load(typing: Any, address: Any) -> Any:
-    """The fp32 at an address."""
-
-    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        return b.load(b.inttoptr(arguments[0], ir.PointerType(ir.FloatType())), align=4)
-
-    return types.float32(types.intp), emit
-
-
-def make_store(typing: Any, address: Any, value: Any) -> Any:
-    """Store an fp32 or an int8 at an address."""
-
-    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        place, what = arguments
-        b.store(what, b.inttoptr(place, ir.PointerType(what.type)), align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, value), emit
-
-
-load: Any = intrinsic(make_load)
-store_at: Any = intrinsic(make_store)
-
-C1, C2, C3, C4, C5, C6, C7, C8 = (np.float32(math.log(2) ** n / math.factorial(n)) for n in range(1, 9))
+keys_f32, keys_bf16, keys_f16 = (make_keys(kind, False) for kind in (FLOAT32, BFLOAT16, FLOAT16))
+keys_int8, keys_scaled = make_keys(INT8, False), make_keys(INT8, True)
+values_f32, values_bf16, values_f16 = (make_values(kind, False) for kind in (FLOAT32, BFLOAT16, FLOAT16))
+values_int8, values_scaled = make_values(INT8, False), make_values(INT8, True)
+product, narrow_product = make_product(2), make_product(1)
 
 
 @compiled
-def exp2(x: np.float32) -> np.float32:
-    """2 ** x for x <= 0, to 2e-7; below -126 it stays there. NaN stays NaN. Taylor over -1 < fraction <= 0."""
-    x = LEAST if x < LEAST else x
-    whole = np.int32(x)
-    f = x - np.float32(whole)
-    series = ONE + f * (C1 + f * (C2 + f * (C3 + f * (C4 + f * (C5 + f * (C6 + f * (C7 + f * C8)))))))
-    return series * np.float32(power_of_two(whole))
-
-
-@compiled
-def scores(
-    item: int, k: int, q: Floats, first: int, depth: int, tokens: int, out: Floats, at: int, zero: Floats
+def widen_keys(
+    kind: int, scaled: bool, keys: int, values: int, where: int, ahead: int, out: int, depth: int, factors: int
 ) -> None:
-    """out[:, at : at + tokens] = q[:, first : first + depth] @ k[tokens, depth].T, in fours of tokens.
-    k: address of values whose rows are q.shape[1] apart."""
-    rows, width = q.shape
-    k_in, q_in, s_in, none = item * width, 4 * width, 4 * BLOCK, zero.ctypes.data
-    for t in range(0, tokens, COLUMNS):
-        here, row = k + t * k_in, 0
-        while row < rows:
-            q_at, s_at = q.ctypes.data + row * q_in + 4 * first, out.ctypes.data + row * s_in + 4 * (at + t)
-            if rows - row >= ROWS:
-                if item == 1:
-                    di6(here, q_at, s_at, none, depth, k_in, q_in, s_in, 0)
-                elif item == 2:
-                    db6(here, q_at, s_at, none, depth, k_in, q_in, s_in, 0)
-                else:
-                    df6(here, q_at, s_at, none, depth, k_in, q_in, s_in, 0)
-                row += ROWS
-            else:
-                if item == 1:
-                    di2(here, q_at, s_at, none, depth, k_in, q_in, s_in, 0)
-                elif item == 2:
-                    db2(here, q_at, s_at, none, depth, k_in, q_in, s_in, 0)
-                else:
-                    df2(here, q_at, s_at, none, depth, k_in, q_in, s_in, 0)
-                row += 2
+    """See vectors.make_keys."""
+    if kind == INT8 and scaled:
+        keys_scaled(keys, values, where, ahead, out, depth, factors)
+    elif kind == INT8:
+        keys_int8(keys, values, where, ahead, out, depth, factors)
+    elif kind == BFLOAT16:
+        keys_bf16(keys, values, where, ahead, out, depth, factors)
+    elif kind == FLOAT16:
+        keys_f16(keys, values, where, ahead, out, depth, factors)
+    else:
+        keys_f32(keys, values, where, ahead, out, depth, factors)
 
 
 @compiled
-def weigh(item: int, v: int, p: Floats, at: int, tokens: int, o: Floats, first: int, depth: int) -> None:
-    """o[:, first : first + depth] += p[:, at : at + tokens] @ v[tokens, depth]; v: address, rows o.shape[1] apart."""
-    rows, width = o.shape
-    v_in, p_in, o_in = item * width, 4 * BLOCK, 4 * width
-    for column in range(0, depth, LANES):
-        here, row = v + item * column, 0
-        while row < rows:
-            p_at = p.ctypes.data + row * p_in + 4 * at
-            o_at = o.ctypes.data + row * o_in + 4 * (first + column)
-            if rows - row >= 8:
-                if item == 1:
-                    oi8(here, p_at, o_at, tokens, v_in, p_in, o_in)
-                elif item == 2:
-                    ob8(here, p_at, o_at, tokens, v_in, p_in, o_in)
-                else:
-                    of8(here, p_at, o_at, tokens, v_in, p_in, o_in)
-                row += 8
-            else:
-                if item == 1:
-                    oi2(here, p_at, o_at, tokens, v_in, p_in, o_in)
-                elif item == 2:
-                    ob2(here, p_at, o_at, tokens, v_in, p_in, o_in)
-                else:
-                    of2(here, p_at, o_at, tokens, v_in, p_in, o_in)
-                row += 2
+def widen_values(
+    kind: int, scaled: bool, values: int, where: int, out: int, depth: int, stride: int, factors: int
+) -> None:
+    """See vectors.make_values."""
+    if kind == INT8 and scaled:
+        values_scaled(values, where, out, depth, stride, factors)
+    elif kind == INT8:
+        values_int8(values, where, out, depth, stride, factors)
+    elif kind == BFLOAT16:
+        values_bf16(values, where, out, depth, stride, factors)
+    elif kind == FLOAT16:
+        values_f16(values, where, out, depth, stride, factors)
+    else:
+        values_f32(values, where, out, depth, stride, factors)
 
 
 @compiled
-def soften(s: Floats, p: Floats, o: Floats, top: Floats, mass: Floats, lanes: Floats, r: int, visible: int) -> None:
-    """One online-softmax step of packed row r over BLOCK scores of which the first `visible` count.
-
-    s, p: [R, BLOCK]. o: [R, D], rescaled. top: [R], the running maximum. mass: [R, LANES], the running sum by lane.
-    lanes: [LANES], scratch. (Row views would cost more than the arithmetic: they count references.)
-    """
-    for j in range(LANES):
-        lanes[j] = LOWEST
-    for t in range(0, BLOCK, LANES):
-        for j in range(LANES):
-            value = s[r, t + j] if t + j < visible else LOWEST
-            lanes[j] = value if value > lanes[j] else lanes[j]
-    best = top[r]
-    for j in range(LANES):
-        best = lanes[j] if lanes[j] > best else best
-    shrink = exp2(top[r] - best)
-    top[r] = best
-    for j in range(LANES):
-        mass[r, j] *= shrink
-    for d in range(o.shape[1]):
-        o[r, d] *= shrink
-    for t in range(BLOCK):
-        weight = exp2(s[r, t] - best)
-        p[r, t] = weight if t < visible else ZERO
-    for t in range(0, BLOCK, LANES):
-        for j in range(LANES):
-            mass[r, j] += p[r, t + j]
+def locate(
+    layer: tuple[int, ...], head: int, table: Small, start: int, length: int, where: Ints, factors: Floats
+) -> None:
+    """Byte offsets of positions from `start`, to where [CHUNK + TILE]; their scales to factors [2, groups, CHUNK].
+    Places past the last position repeat it, with a scale of one."""
+    kind, _, _, k_scale, v_scale, groups, width, page_size, stride, scale_stride = layer
+    item = SIZES[kind]
+    count, t = min(CHUNK + TILE, length - start), 0
+    while t < count:
+        page, offset = np.int64(table[(start + t) // page_size]), (start + t) % page_size
+        run = min(page_size - offset, count - t)
+        first = head * page_size + offset
+        for j in range(run):
+            where[t + j] = item * (page * stride + (first + j) * width)
+        scored = min(run, CHUNK - t)
+        if kind == INT8 and scored > 0:
+            at = 2 * (page * scale_stride + first * groups)
+            for g in range(groups):
+                widen_scales(k_scale + at + 2 * g, factors[0, g, t:].ctypes.data, scored, 2 * groups)
+                widen_scales(v_scale + at + 2 * g, factors[1, g, t:].ctypes.data, scored, 2 * groups)
+        t += run
+    for t in range(count, CHUNK + TILE):
+        where[t] = where[count - 1]
+    if kind == INT8:
+        for t in range(count, CHUNK):
+            factors[:, :, t] = ONE
 
 
 @compiled
-def one_block(
-    item: int,
-    q: Floats,
-    out: Floats,
-    k: int,
-    v: int,
-    k_scale: int,
-    v_scale: int,
-    groups: int,
-    stride: int,
-    scale_stride: int,
-    table: Small,
-    length: int,
-    positions: Ints,
+def one_piece(
+    layer: tuple[int, ...],
     head: int,
-    scale: np.float32,
-    page_size: int,
+    heads: int,
+    table: Small,
+    start: int,
+    length: int,
+    seen: Small,
+    masks: Ints,
+    before: int,
+    q: Floats,
+    s: Floats,
+    tile: Floats,
+    where: Ints,
+    factors: Floats,
+    ones: Floats,
+    o: Floats,
+    top: Floats,
+    mass: Floats,
 ) -> None:
-    """Some queries of one row, the heads of one kv head. q, out: [Q, G, D].
+    """Unnormalised attention of a block's queries over CHUNK positions from `start`.
 
-    k, v, k_scale, v_scale: addresses of the layer's pages, stride and scale_stride values apart. table: the row's
-    pages. length: positions that the last query sees. positions: [Q], of the queries.
+    heads: of the group. length: positions that any query sees. seen: [Q]. masks: [Q] of a tree over the positions
+    from `before`, 0 for causal queries; or empty. q: [Q * heads, width], scaled. o: like q, top, mass: [Q * heads],
+    the results. The rest is scratch.
     """
-    queries, heads, width = q.shape
-    depth = width // groups
-    rows = queries * heads
-    padded = rows + rows % 2
-    packed, o = np.zeros((padded, width), np.float32), np.zeros((padded, width), np.float32)
-    s, part = np.zeros((padded, BLOCK), np.float32), np.zeros((padded, BLOCK), np.float32)
-    p = np.zeros((padded, BLOCK), np.float32)
-    mass, top, zero = np.zeros((padded, LANES), np.float32), np.full(padded, LOWEST), np.zeros(4, np.float32)
-    lanes = np.zeros(LANES, np.float32)
-    for i in range(queries):
-        for g in range(heads):
-            for d in range(width):
-                packed[i * heads + g, d] = q[i, g, d] * scale
-    for start in range(0, length, BLOCK):
-        count, t = min(BLOCK, length - start), 0
-        s[:] = 0
-        while t < count:
-            page, offset = table[(start + t) // page_size], (start + t) % page_size
-            run = min(page_size - offset, count - t)
-            here = head * page_size + offset
-            at = k + item * (page * stride + here * width)
-            factors = k_scale + 4 * (page * scale_stride + here * groups)
-            for g in range(groups):
-                scores(item, at + item * g * depth, packed, g * depth, depth, run, part, t, zero)
-                for r in range(rows):
-                    for j in range(run):
-                        factor = load(factors + 4 * (j * groups + g)) if item == 1 else ONE
-                        s[r, t + j] += part[r, t + j] * factor
-            t += run
-        for r in range(rows):
-            visible = min(count, positions[r // heads] + 1 - start)
-            if visible > 0:
-                soften(s, p, o, top, mass, lanes, r, visible)
-            else:
-                p[r] = 0
-        t = 0
-        while t < count:
-            page, offset = table[(start + t) // page_size], (start + t) % page_size
-            run = min(page_size - offset, count - t)
-            here = head * page_size + offset
-            at = v + item * (page * stride + here * width)
-            factors = v_scale + 4 * (page * scale_stride + here * groups)
-            for g in range(groups):
-                if item == 1:
-                    for r in range(rows):
-                        for j in range(run):
-                            part[r, t + j] = p[r, t + j] * load(factors + 4 * (j * groups + g))
-                    weigh(item, at + item * g * depth, part, t, run, o, g * depth, depth)
-                else:
-                    weigh(item, at, p, t, run, o, 0, width)
-            t += run
-    for i in range(queries):
+    kind, k, v, _, _, groups, width, _, _, _ = layer
+    count = min(CHUNK, length - start)
+    padded = (count + TILE - 1) // TILE * TILE
+    rows, depth, scaled = len(seen) * heads, width // groups, groups > 1
+    locate(layer, head, table, start, length, where, factors)
+    q_at, s_at, o_at, tile_at = q.ctypes.data, s.ctypes.data, o.ctypes.data, tile.ctypes.data
+    where_at, k_at, v_at = where.ctypes.data, factors.ctypes.data, factors[1].ctypes.data
+    q_in, s_in, item = 4 * width, 4 * CHUNK, SIZES[kind]
+    for r in range(rows):
+        s[r, :padded] = ZERO
+        o[r] = ZERO
+    for t in range(0, padded, TILE):
+        for g in range(groups):
+            for first in range(g * depth, (g + 1) * depth, DEPTH):
+                size, here, mine = min((g + 1) * depth - first, DEPTH), item * first, k_at + 4 * (g * CHUNK + t)
+                widen_keys(kind, scaled, k + here, v + here, where_at + 8 * t, 8 * TILE, tile_at, size, mine)
+                for r in range(0, rows, BLOCK):
+                    weights, out = q_at + r * q_in + 4 * first, s_at + r * s_in + 4 * t
+                    product(min(BLOCK, rows - r), tile_at, weights, out, size, 4 * TILE, q_in, s_in)
+    if len(masks):
+        for i in range(len(seen)):
+            if masks[i]:
+                for t in range(max(0, before - start), count):
+                    if not (masks[i] >> (start + t - before)) & 1:
+                        s[i * heads : (i + 1) * heads, t] = HIDDEN
+    none = ones.ctypes.data
+    for r in range(rows):
+        visible = min(count, seen[r // heads] - start)
+        by_k, by_v = (none, none) if scaled or kind != INT8 else (k_at, v_at)
+        soften(s_at + r * s_in, padded, visible, by_k, by_v, top[r:].ctypes.data, mass[r:].ctypes.data)
+    for t in range(0, padded, TILE):
+        for g in range(groups):
+            first, mine = g * depth, v_at + 4 * (g * CHUNK + t)
+            widen_values(kind, scaled, v + item * first, where_at + 8 * t, tile_at + 4 * first, depth, q_in, mine)
+        for r in range(0, rows, BLOCK):
+            many, weights, out, column = min(BLOCK, rows - r), s_at + r * s_in + 4 * t, o_at + r * q_in, 0
+            while column + 2 * LANES <= width:
+                product(many, tile_at + 4 * column, weights, out + 4 * column, TILE, q_in, s_in, q_in)
+                column += 2 * LANES
+            if column < width:
+                narrow_product(many, tile_at + 4 * column, weights, out + 4 * column, TILE, q_in, s_in, q_in)
+
+
+@compiled
+def join(o: Floats, top: Floats, mass: Floats, o2: Floats, top2: Floats, mass2: Floats, rows: int) -> None:
+    """Fold a later piece into what came before it."""
+    for r in range(rows):
+        fold(
+            o[r].ctypes.data,
+            top[r:].ctypes.data,
+            mass[r:].ctypes.data,
+            o2[r].ctypes.data,
+            top2[r:].ctypes.data,
+            mass2[r:].ctypes.data,
+            o.shape[1],
+        )
+
+
+@compiled
+def deliver(o: Floats, mass: Floats, out: Floats, first: int, past: int, head: int, heads: int) -> None:
+    """Normalise a block's rows into out [T, H, D], tokens first .. past - 1 of one group."""
+    for i in range(past - first):
         for g in range(heads):
             r = i * heads + g
-            total = ZERO
-            for j in range(LANES):
-                total += mass[r, j]
-            for d in range(width):
-                out[i, g, d] = o[r, d] / total
+            at = out[first + i, head * heads + g].ctypes.data
+            finish(o[r].ctypes.data, mass[r:].ctypes.data, at, o.shape[1])
 
 
-@compiled_parallel
-def all_blocks(
-    item: int,
+@compiled
+def some_units(
+    part: int,
+    parts: int,
+    split: bool,
     q: Floats,
     out: Floats,
-    k: int,
-    v: int,
-    k_scale: int,
-    v_scale: int,
-    groups: int,
-    stride: int,
-    scale_stride: int,
+    layer: tuple[int, ...],
+    kv_heads: int,
+    scale: np.float32,
     table: Small,
     cu_q: Small,
     lengths: Small,
-    blocks: Ints,
-    scale: np.float32,
-    page_size: int,
-    kv_heads: int,
-    parts: int,
+    seen: Small,
+    blocks: Small,
+    starts: Small,
+    owners: Small,
+    tree: Ints,
+    sums: Floats,
+    tops: Floats,
+    masses: Floats,
 ) -> None:
-    """blocks: [N, 3] row, first and past query of the row; dearest first, dealt out in turn. q, out: [T, H, D]."""
-    heads = q.shape[1] // kv_heads
-    for part in prange(parts):
-        for unit in range(part, len(blocks) * kv_heads, parts):
-            head, block = unit % kv_heads, blocks[unit // kv_heads]
-            row, first, past = block[0], block[1], block[2]
-            begin, before = cu_q[row], lengths[row] - (cu_q[row + 1] - cu_q[row])
-            mine = slice(head * heads, (head + 1) * heads)
-            one_block(
-                item,
-                q[begin + first : begin + past, mine],
-                out[begin + first : begin + past, mine],
-                k,
-                v,
-                k_scale,
-                v_scale,
-                groups,
-                stride,
-                scale_stride,
-                table[row],
-                before + past,
-                np.arange(before + first, before + past),
+    """Every parts-th unit: a block with all of its pieces, or where split a piece, left in sums [P * kv_heads, rows,
+    D], tops and masses."""
+    heads, width = q.shape[1] // kv_heads, q.shape[2]
+    most = LONG * heads
+    packed, s = np.empty((most, width), np.float32), np.empty((most, CHUNK), np.float32)
+    tile = np.empty(TILE * width, np.float32)
+    where, factors = np.empty(CHUNK + TILE, np.int64), np.ones((2, layer[5], CHUNK), np.float32)
+    ones = np.ones(CHUNK, np.float32)
+    o, top, mass = (
+        np.empty((2, most, width), np.float32),
+        np.ones((2, most), np.float32),
+        np.ones((2, most), np.float32),
+    )
+    for unit in range(part, (len(owners) if split else len(blocks)) * kv_heads, parts):
+        head, index = unit % kv_heads, unit // kv_heads
+        block = owners[index] if split else index
+        row, first, past = blocks[block, 0], blocks[block, 1], blocks[block, 2]
+        begin, rows = cu_q[row], (past - first) * heads
+        before = lengths[row] - (cu_q[row + 1] - begin)
+        mine = seen[begin + first : begin + past]
+        masks = tree[begin + first : begin + past] if len(tree) else tree
+        for r in range(rows):
+            for d in range(width):
+                packed[r, d] = q[begin + first + r // heads, head * heads + r % heads, d] * scale
+        chunk, stop, place = 0, starts[block + 1] - starts[block], 0
+        if split:
+            chunk, stop = index - starts[block], index - starts[block] + 1
+        while chunk < stop:
+            if split:
+                o1, top1, mass1 = sums[unit], tops[unit], masses[unit]
+            else:
+                o1, top1, mass1 = o[place], top[place], mass[place]
+            one_piece(
+                layer,
                 head,
-                scale,
-                page_size,
+                heads,
+                table[row],
+                chunk * CHUNK,
+                mine[-1],
+                mine,
+                masks,
+                before,
+                packed,
+                s,
+                tile,
+                where,
+                factors,
+                ones,
+                o1,
+                top1,
+                mass1,
             )
+            if place:
+                join(o[0], top[0], mass[0], o1, top1, mass1, rows)
+            place, chunk = 1, chunk + 1
+        if not split:
+            deliver(o[0], mass[0], out, begin + first, begin + past, head, heads)
 
 
 @compiled
-def store(
-    x: Floats, values: int, scales: int, stride: int, scale_stride: int, groups: int, page_size: int, slots: Ints
+def join_units(
+    part: int,
+    parts: int,
+    out: Floats,
+    kv_heads: int,
+    cu_q: Small,
+    blocks: Small,
+    starts: Small,
+    sums: Floats,
+    tops: Floats,
+    masses: Floats,
 ) -> None:
-    """Quantise x [T, kv_heads, D] into the pages at values and scales, stride and scale_stride values apart."""
-    width = x.shape[2]
-    depth = width // groups
-    for t in range(len(slots)):
-        page, offset = slots[t] // page_size, slots[t] % page_size
-        for head in range(x.shape[1]):
-            here = head * page_size + offset
-            at, factors = values + page * stride + here * width, scales + 4 * (page * scale_stride + here * groups)
-            for g in range(groups):
-                first = g * depth
-                largest, broken = ZERO, ZERO
-                for d in range(first, first + depth):
-                    size = abs(x[t, head, d])
-                    largest = size if size > largest else largest
-                    broken += x[t, head, d] * ZERO
-                scale = max(largest / MOST, FLOOR) + broken  # NaN for a row with NaN or infinity
-                store_at(factors + 4 * g, scale)
-                for d in range(first, first + depth):
-                    store_at(at + d, np.int8(np.rint(x[t, head, d] / scale)))
+    """Every parts-th block's pieces to its result."""
+    heads = out.shape[1] // kv_heads
+    for unit in range(part, len(blocks) * kv_heads, parts):
+        head, block = unit % kv_heads, unit // kv_heads
+        row, first, past = blocks[block, 0], blocks[block, 1], blocks[block, 2]
+        at = starts[block] * kv_heads + head
+        for piece in range(starts[block] + 1, starts[block + 1]):
+            i = piece * kv_heads + head
+            join(sums[at], tops[at], masses[at], sums[i], tops[i], masses[i], (past - first) * heads)
+        deliver(sums[at], masses[at], out, cu_q[row] + first, cu_q[row] + past, head, heads)
+
+
+@compiled_parallel
+def all_units(
+    parts: int,
+    split: bool,
+    q: Floats,
+    out: Floats,
+    layer: tuple[int, ...],
+    kv_heads: int,
+    scale: np.float32,
+    table: Small,
+    cu_q: Small,
+    lengths: Small,
+    seen: Small,
+    blocks: Small,
+    starts: Small,
+    owners: Small,
+    tree: Ints,
+    sums: Floats,
+    tops: Floats,
+    masses: Floats,
+) -> None:
+    """q, out: [T, H, D]. Units are dealt out in turn, dearest first."""
+    for part in prange(parts):
+        some_units(
+            part,
+            parts,
+            split,
+            q,
+            out,
+            layer,
+            kv_heads,
+            scale,
+            table,
+            cu_q,
+            lengths,
+            seen,
+            blocks,
+            starts,
+            owners,
+            tree,
+            sums,
+            tops,
+            masses,
+        )
+    if split:
+        join_units(0, 1, out, kv_heads, cu_q, blocks, starts, sums, tops, masses)
 
 
 def supported(pages: LayerPages) -> bool:
     """Whether these kernels read the layout: sizes that registers divide; otherwise the reference runs."""
-    group = pages.head_dim // pages.groups
-    kinds = (torch.int8, torch.bfloat16, torch.float32)
-    scales = pages.k_scale is None or pages.k_scale.dtype == torch.float32
-    return scales and pages.page_size % COLUMNS == 0 and group % LANES == 0 and pages.k.dtype in kinds
+    scales = pages.k_scale is None or (pages.k_scale.dtype == torch.float16 and HALF_SCALES)
+    return scales and pages.head_dim // pages.groups % 16 == 0 and pages.k.dtype in KINDS
+
+
+NO_FLOATS = np.zeros((0, 0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
+NO_TREE = np.zeros(0, np.int64)
 
 
 def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -> Tensor:
-    """Causal attention of ragged rows over their pages.
+    """Attention of ragged rows over their pages.
 
     q: [T, heads, head_dim] fp32, heads a multiple of kv_heads. scale multiplies q·k. Returns [T, heads, head_dim].
-    Every position up to a query's own must have been written; nothing beyond is used.
+    Every position that the plan lets a query see must have been written; nothing beyond is used.
     """
     if not supported(pages):
         return reference.attention(q, pages, plan, scale)
     out = torch.empty(q.shape)
-    scales = (pages.k_scale, pages.v_scale)
-    k_scale, v_scale = (0 if s is None else s.data_ptr() for s in scales)
-    run_parallel(
-        all_blocks,
-        pages.k.dtype.itemsize,
-        q.contiguous().numpy(),
-        out.numpy(),
+    _, heads, width = q.shape
+    group, threads = heads // pages.kv_heads, get_threads()
+    if plan.cost * heads * width < SERIAL:
+        threads = 1
+    spread = plan.owners.numel() * pages.kv_heads
+    split = threads > 1 and plan.dearest > 1 and 2 * plan.dearest * threads > spread
+    partial = NO_FLOATS
+    if split:
+        rows = group * min(LONG, max(plan.q_lens))
+        partial = np.empty((spread, rows, width), np.float32), *np.empty((2, spread, rows), np.float32)
+    layer = (
+        KINDS[pages.k.dtype],
         pages.k.data_ptr(),
         pages.v.data_ptr(),
-        k_scale,
-        v_scale,
+        0 if pages.k_scale is None else pages.k_scale.data_ptr(),
+        0 if pages.v_scale is None else pages.v_scale.data_ptr(),
         pages.groups,
+        width,
+        pages.page_size,
         pages.page_stride,
         pages.scale_stride,
+    )
+    run_parallel(
+        all_units,
+        threads,
+        split,
+        q.contiguous().numpy(),
+        out.numpy(),
+        layer,
+        pages.kv_heads,
+        np.float32(scale * LOG2_E),
         plan.block_table.numpy(),
         plan.cu_q.numpy(),
         plan.lengths.numpy(),
+        plan.seen.numpy(),
         plan.blocks.numpy(),
-        np.float32(scale * LOG2_E),
-        pages.page_size,
-        pages.kv_heads,
-        get_threads(),
+        plan.starts.numpy(),
+        plan.owners.numpy(),
+        NO_TREE if plan.tree is None else plan.tree.numpy(),
+        *partial,
     )
     return out
-
-
-def write_kv(k: Tensor, v: Tensor, pages: LayerPages, slots: Tensor) -> None:
-    """Store one step's keys and values, quantised where the pages are.
-
-    k, v: [T, kv_heads, head_dim] float. slots: int64 [T], page * page_size + offset, all different.
-    """
-    if pages.k_scale is None or pages.v_scale is None or pages.k_scale.dtype != torch.float32:
-        reference.write_kv(k, v, pages, slots)
-        return
-    for x, values, scales in ((k, pages.k, pages.k_scale), (v, pages.v, pages.v_scale)):
-        store(
-            x.float().contiguous().numpy(),
-            values.data_ptr(),
-            scales.data_ptr(),
-            pages.page_stride,
-            pages.scale_stride,
-            pages.groups,
-            pages.page_size,
-            slots.numpy(),
-        )

@@ -1,17 +1,13 @@
-"""Where keys and values lie: pages, their scales, and which pages each row of a step reads.
+"""Where keys and values lie: pages and their scales.
 
 Owns the layout that every attention kernel and every cache tier agrees on. Knows no model, request or scheduler.
 Symmetric int8: value = int8 * scale, scale = amax / 127 over a group of neighbouring values of one token and head.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
-
-QUERIES = 8  # of one row that share a pass over its pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +83,7 @@ class PageLayout:
     page_size: int
     group: int = 0
     dtype: torch.dtype = torch.int8
-    scale_dtype: torch.dtype = torch.float32
+    scale_dtype: torch.dtype = torch.float16
 
     def __post_init__(self) -> None:
         if min(self.kv_heads, self.head_dim, self.page_size) < 1:
@@ -114,63 +110,3 @@ class PageLayout:
             return LayerPages(k, v)
         scales = (*shape[:3], self.groups)
         return LayerPages(k, v, *(torch.zeros(scales, dtype=self.scale_dtype, device=device) for _ in range(2)))
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionPlan:
-    """Which tokens attend to which pages in one step; built once, read by every layer.
-
-    cu_q: int32 [rows + 1], row b owns query tokens cu_q[b] .. cu_q[b+1]-1 of the step.
-    lengths: int32 [rows], tokens of row b in its pages, this step's included; query i of row b sits at absolute
-    position lengths[b] - q_len[b] + i and attends to positions up to its own.
-    block_table: int32 [rows, max_pages], entry i holds positions [i * page_size, (i+1) * page_size); unused
-    entries are 0 and never read.
-    seen: int32 [T], how many positions each query attends to.
-    blocks: int64 [N, 3]: row, first and past query of at most QUERIES; those that see most come first.
-    q_lens, totals: q_len and lengths once more, on the host.
-    """
-
-    cu_q: Tensor
-    lengths: Tensor
-    block_table: Tensor
-    seen: Tensor
-    blocks: Tensor
-    q_lens: tuple[int, ...]
-    totals: tuple[int, ...]
-
-    @classmethod
-    def build(
-        cls,
-        q_lens: Sequence[int],
-        lengths: Sequence[int],
-        pages: Sequence[Sequence[int]],
-        page_size: int,
-        device: str = "cpu",
-    ) -> Self:
-        """pages[b]: page ids of row b, covering lengths[b] positions. Raises ValueError where they do not."""
-        if not len(q_lens) == len(lengths) == len(pages):
-            raise ValueError("q_lens, lengths and pages: one entry per row")
-        used = [-(-n // page_size) for n in lengths]
-        for q_len, length, row, need in zip(q_lens, lengths, pages, used, strict=True):
-            if not 0 < q_len <= length or len(row) < need:
-                raise ValueError(f"row of {q_len} queries and {length} tokens in {len(row)} pages of {page_size}")
-        table = torch.zeros((len(used), max(used, default=0)), dtype=torch.int32)
-        for row_table, row, need in zip(table, pages, used, strict=True):
-            row_table[:need] = torch.tensor(row[:need], dtype=torch.int32)
-        seen = [n for q, length in zip(q_lens, lengths, strict=True) for n in range(length - q + 1, length + 1)]
-        blocks = [
-            (row, first, min(first + QUERIES, q_len))
-            for row, q_len in enumerate(q_lens)
-            for first in range(0, q_len, QUERIES)
-        ]
-        blocks.sort(key=lambda block: -(lengths[block[0]] - q_lens[block[0]] + block[2]) * (block[2] - block[1]))
-        cu_q = torch.tensor([0, *q_lens], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        return cls(
-            cu_q.to(device),
-            torch.tensor(lengths, dtype=torch.int32, device=device),
-            table.to(device),
-            torch.tensor(seen, dtype=torch.int32, device=device),
-            torch.tensor(blocks, dtype=torch.int64, device=device).view(-1, 3),
-            tuple(q_lens),
-            tuple(lengths),
-        )

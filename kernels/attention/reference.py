@@ -6,19 +6,22 @@ Slow on purpose: one row at a time, pages gathered and dequantised to fp32. Runs
 import torch
 from torch import Tensor
 
-from tenantry.kernels.attention.layout import AttentionPlan, LayerPages
+from tenantry.kernels.attention.layout import LayerPages
+from tenantry.kernels.attention.plan import NODES, AttentionPlan
 
-SMALLEST_SCALE = 1e-8
+SMALLEST_SCALE = 2.0**-24  # the smallest that fp16 holds
 
 
-def quantise(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+def quantise(x: Tensor, groups: int, scale_dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Symmetric int8 over `groups` equal parts of the last dimension, rounding half to even.
 
-    x: [..., D] float. Returns int8 [..., D] and fp32 scales [..., groups], floored so that zeros stay zeros.
+    x: [..., D] float. Returns int8 [..., D] and scales [..., groups], floored so that zeros stay zeros. Values are
+    rounded by the scale as it is stored.
     """
     parts = x.float().reshape(*x.shape[:-1], groups, -1)
-    scale = (parts.abs().amax(-1) / 127).clamp_min(SMALLEST_SCALE)
-    return (parts / scale.unsqueeze(-1)).round().clamp(-127, 127).to(torch.int8).flatten(-2), scale
+    scale = (parts.abs().amax(-1) / 127).clamp_min(SMALLEST_SCALE).to(scale_dtype)
+    whole = (parts / scale.float().unsqueeze(-1)).round().clamp(-127, 127)
+    return whole.nan_to_num(0).to(torch.int8).flatten(-2), scale
 
 
 def dequantise(values: Tensor, scale: Tensor | None) -> Tensor:
@@ -32,16 +35,17 @@ def dequantise(values: Tensor, scale: Tensor | None) -> Tensor:
 def write_kv(k: Tensor, v: Tensor, pages: LayerPages, slots: Tensor) -> None:
     """Store one step's keys and values, quantised where the pages are.
 
-    k, v: [T, kv_heads, head_dim] float. slots: int64 [T], page * page_size + offset, all different.
+    k, v: [T, kv_heads, head_dim] float. slots: int64 [T], page * page_size + offset, all different; a token whose
+    slot is negative is not stored.
     """
+    kept = slots >= 0
+    k, v, slots = k[kept], v[kept], slots[kept]
     page, offset = slots // pages.page_size, slots % pages.page_size
     for x, store, scales in ((k, pages.k, pages.k_scale), (v, pages.v, pages.v_scale)):
         if scales is None:
             store[page, :, offset] = x.to(store.dtype)
         else:
-            values, scale = quantise(x, scales.shape[-1])
-            store[page, :, offset] = values
-            scales[page, :, offset] = scale.to(scales.dtype)
+            store[page, :, offset], scales[page, :, offset] = quantise(x, scales.shape[-1], scales.dtype)
 
 
 def gather(store: Tensor, scales: Tensor | None, table: Tensor, length: int) -> Tensor:
@@ -68,8 +72,11 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         v = gather(pages.v, pages.v_scale, table, length).repeat_interleave(group, 0)
         query = q[begin : begin + q_len].float().transpose(0, 1)
         scores = query @ k.transpose(1, 2) * scale
-        own = torch.arange(length - q_len, length, device=q.device)
-        unseen = torch.arange(length, device=q.device) > own.unsqueeze(1)
+        unseen = torch.arange(length, device=q.device) >= plan.seen[begin : begin + q_len].unsqueeze(1)
+        if plan.tree is not None:
+            masks = plan.tree[begin : begin + q_len].unsqueeze(1)
+            bits = masks >> torch.arange(min(q_len, NODES), device=q.device) & 1
+            unseen[:, length - q_len :][:, :NODES] |= (masks != 0) & (bits == 0)
         weights = scores.masked_fill(unseen, float("-inf")).softmax(-1)
         out[begin : begin + q_len] = (weights @ v).transpose(0, 1).to(out.dtype)
         begin += q_len

@@ -12,7 +12,7 @@ from numba import prange
 from torch import Tensor
 
 from tenantry.kernels.addresses import floats
-from tenantry.kernels.attention.cpu import LOG2_E, exp2
+from tenantry.kernels.exponent import LOG2_E, exp2
 from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, run_parallel
 
 STRANDS = 32  # of a row's sum

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tenantry.kernels.attention.layout import AttentionPlan
+from tenantry.kernels.attention.plan import AttentionPlan
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.runtime.plan import Row
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tenantry.kernels.attention.layout import LayerPages
+from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.lora.layout import SiteShape
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
@@ -59,9 +60,8 @@ class Decoder:
         self.table = table
         self.activation = activation
         cos, sin = config.rope.tables(config.head_dim, positions)
-        self._cos, self._sin = (t.to(ops.device, activation) for t in (cos, sin))
+        self._cos, self._sin = (t.squeeze(1).to(ops.device) for t in (cos, sin))
         self._scale = config.head_dim**-0.5
-        self._half = config.head_dim // 2
         self._q = config.heads * config.head_dim
 
     @torch.inference_mode()
@@ -82,20 +82,15 @@ class Decoder:
     def _attention(
         self, index: int, layer: LayerWeights, x: Tensor, batch: Batch, cos: Tensor, sin: Tensor
     ) -> Tensor:
-        """x: [T, hidden], normed. cos, sin: [T, 1, head_dim]. Returns the change of the hidden state, [T, hidden]."""
+        """x: [T, hidden], normed. cos, sin: [T, head_dim]. Returns the change of the hidden state, [T, hidden]."""
         qkv = layer.qkv(x)
         self._adapt(x, qkv, index, "qkv", batch)
-        heads = qkv.view(len(qkv), -1, self.config.head_dim)
-        queries, keys = self.config.heads, self.config.heads + self.config.kv_heads
+        norms = None
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = heads[:, :queries].contiguous(), heads[:, queries:keys].contiguous()
-            rotated = torch.cat((self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)), 1)
-        else:
-            rotated = heads[:, :keys]
-        rotated = (rotated * cos).addcmul_(rotated.roll(self._half, -1), sin)
+            norms = HeadNorms(layer.q_norm, layer.k_norm, self.config.rms_eps)
         pages = self.pages[index]
-        self.ops.write_kv(rotated[:, queries:], heads[:, keys:], pages, batch.slots)
-        mixed = self.ops.attention(rotated[:, :queries], pages, batch.attention, self._scale).reshape(-1, self._q)
+        q = self.ops.rotate_and_write(qkv, cos, sin, pages, batch.slots, norms)
+        mixed = self.ops.attention(q, pages, batch.attention, self._scale).view(-1, self._q)
         out = layer.o(mixed)
         self._adapt(mixed, out, index, "o", batch)
         return out

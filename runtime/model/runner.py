@@ -59,7 +59,6 @@ class ModelRunner:
             page_size=config.cache.page_size,
             group=config.kv_group,
             dtype=pages_dtype,
-            scale_dtype=torch.float32 if ops.device == "cpu" else torch.float16,
         )
         self.pool = KvPool(layout, shape.layers, config.cache.pages, ops.device)
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device)

@@ -46,7 +46,9 @@ def test_warming_up_runs_every_operation(ops, kv: torch.dtype):
 def test_nothing_is_compiled_after_warming_up(ops):
     """Other shapes, slices of larger tensors, one row or many: the same machine code."""
     from tenantry.kernels.attention import cpu as attention
-    from tenantry.kernels.attention.layout import AttentionPlan, PageLayout
+    from tenantry.kernels.attention import cpu_write
+    from tenantry.kernels.attention.layout import PageLayout
+    from tenantry.kernels.attention.plan import AttentionPlan
     from tenantry.kernels.elementwise import cpu as elementwise
     from tenantry.kernels.lora import cpu as lora
     from tenantry.kernels.lora.layout import SiteShape, SliceWeights
@@ -56,7 +58,7 @@ def test_nothing_is_compiled_after_warming_up(ops):
     for scheme in SCHEMES:
         warm_up(ops, torch.bfloat16, torch.int8, scheme)
     warm_up(ops, torch.float32, torch.int8)
-    kernels = (attention.all_blocks, attention.store, lora.all_tiles, lora.dealt_tiles)
+    kernels = (attention.all_units, cpu_write.rotate_all, lora.all_tiles, lora.dealt_tiles)
     kernels += (panels.multiply, panels.multiply_parallel, panels.multiply_bytes, panels.multiply_bytes_parallel)
     kernels += (panels.to_bytes, panels.to_bytes_parallel)
     kernels += (elementwise.norm_rows, elementwise.silu_rows, elementwise.norm_parts, elementwise.silu_parts)

@@ -64,9 +64,9 @@ def test_a_prefix_of_other_tokens_is_not_the_same(served):
 
 
 def test_int8_pages_take_less_than_a_third_of_fp32(serve):
-    """head_dim 16: 16 bytes and a 4-byte scale against 64."""
+    """head_dim 16: 16 bytes and a 2-byte scale against 64."""
     int8, native = serve("llama", kv_dtype="int8").runner.pool, serve("llama").runner.pool
-    assert int8.nbytes == 3 * 512 * 2 * 2 * 4 * (16 + 4)
+    assert int8.nbytes == 3 * 512 * 2 * 2 * 4 * (16 + 2)
     assert native.nbytes == 3 * 512 * 2 * 2 * 4 * 64
     held = sum(t.nbytes for layer in int8.layers for t in (layer.k, layer.v, layer.k_scale, layer.v_scale))
     assert held == int8.nbytes
