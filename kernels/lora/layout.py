@@ -62,7 +62,7 @@ class Packing:
 
 
 CPU_PACKING = Packing(ranks=4, inputs=32, outputs=64, panel=64, pairs=32)
-GPU_PACKING = Packing(ranks=16, inputs=16, outputs=16)
+GPU_PACKING = Packing(ranks=8, inputs=16, outputs=16)
 ALIGNMENT = 64  # bytes; of every segment's address and size
 
 
@@ -114,6 +114,10 @@ class Layout:
         self.slices = max(len(shape.slices) for shape in self.sites.values())
         self.dtype = dtype
         self.packing = packing
+
+    def width(self, site: str) -> int:
+        """Values between two rows of a site's A as stored."""
+        return up(self.sites[site].in_features, self.packing.inputs)
 
     def segments(self, modules: Mapping[Place, SliceWeights]) -> tuple[Segment, ...]:
         """Layer after layer, site after site, A and then the slices' Bs; what has rank 0 has none. Of the weights

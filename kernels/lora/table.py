@@ -26,12 +26,14 @@ from tenantry.kernels.lora.layout import (
 )
 from tenantry.kernels.lora.plan import LoraPlan
 
-COLUMNS = 64
+COLUMNS = 128  # of a slice, per program of a kernel
+BRIDGE = 64  # bridges are as wide as the widest, rounded up to this
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceTables:
-    """The tables as tensors, for kernels that cannot read numpy. Shapes as in LoraTable. columns: per site int64
+    """The tables as tensors, for kernels that cannot read numpy. Shapes as in LoraTable. bridge_width: per site, no
+    less than any adapter's ranks together. columns: per site int64
     [blocks, 5], COLUMNS wide pieces of its slices: slice, first column in it, its width, its width as stored, its
     place in y."""
 
@@ -39,6 +41,8 @@ class DeviceTables:
     factor_address: Tensor
     b_address: Tensor
     padded: Tensor
+    item: Tensor
+    bridge_width: dict[str, int]
     columns: dict[str, Tensor]
 
 
@@ -65,7 +69,8 @@ class LoraTable:
         self.device = device
         self.widths = {name: np.array(shape.slices, np.int64) for name, shape in self.sites.items()}
         self.epoch = 0
-        self._on_device: tuple[int, DeviceTables] | None = None
+        self._on_device: DeviceTables | None = None
+        self._copied = -1
         self.slots: dict[int, SlotWeights] = {}
         shape = (layers, len(self.sites), 8, self.layout.slices)
         self.a_address, self.factor_address = np.zeros(shape[:3], np.int64), np.zeros(shape[:3], np.int64)
@@ -136,13 +141,29 @@ class LoraTable:
             raise RuntimeError(f"the plan was built at epoch {plan.epoch}, the adapter table is at {self.epoch}")
 
     def tensors(self) -> DeviceTables:
-        """The tables on the table's device, copied once per epoch."""
-        if self._on_device is None or self._on_device[0] != self.epoch:
-            tables = [self.a_address, self.factor_address, self.b_address, self.padded]
-            a, factor, b, padded = (torch.from_numpy(t.copy()).to(self.device) for t in tables)
+        """The tables on the table's device, copied once per epoch, in place: the object is another one only when
+        slots or bridges outgrew it, and then graphs that were captured over it must be captured again."""
+        old, widths = self._on_device, self._bridge_widths()
+        tables = [torch.from_numpy(t) for t in (self.a_address, self.factor_address, self.b_address, self.padded)]
+        tables.append(torch.from_numpy(self.item))
+        if old is None or old.a_address.shape != tables[0].shape or widths != old.bridge_width:
             columns = {name: self._columns(shape) for name, shape in self.sites.items()}
-            self._on_device = (self.epoch, DeviceTables(a, factor, b, padded, columns))
-        return self._on_device[1]
+            a, factor, b, padded, item = (t.to(self.device, copy=True) for t in tables)
+            self._on_device = DeviceTables(a, factor, b, padded, item, widths, columns)
+        elif self._copied != self.epoch:
+            for mine, new in zip(
+                (old.a_address, old.factor_address, old.b_address, old.padded, old.item), tables, strict=True
+            ):
+                mine.copy_(new)
+        self._copied = self.epoch
+        assert self._on_device is not None
+        return self._on_device
+
+    def _bridge_widths(self) -> dict[str, int]:
+        """Never narrower than before."""
+        old = self._on_device.bridge_width if self._on_device else dict.fromkeys(self.sites, BRIDGE)
+        most = self.padded.sum(-1).max((0, 2))
+        return {site: max(old[site], up(int(most[at]), BRIDGE)) for site, at in self.site_index.items()}
 
     def _columns(self, shape: SiteShape) -> Tensor:
         pieces, place = [], 0
