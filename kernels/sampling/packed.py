@@ -5,7 +5,7 @@ Owns the words' order. What is sparse (bias, penalties, forbidden ids) becomes e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ class PackedSpecs:
                 spec.top_p if drawn else 1,
                 np.float32(spec.repetition_penalty),
             )
-        parts = (ints, floats, *edits, *changes)
+        parts: tuple[NDArray[Any], ...] = (ints, floats, *edits, *changes)
         words = np.concatenate([part.view(np.int64).reshape(-1) for part in parts])
         sent = torch.from_numpy(words)
         if device.type != "cpu":
