@@ -3,6 +3,7 @@
 Owns every number the runtime can be tuned by. Sizes are bytes unless the name says otherwise.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -11,6 +12,11 @@ from typing import Any, Literal
 import msgspec
 
 from tenantry.runtime.errors import InvalidRequest
+
+# What it takes to get evicted things back, measured at the 0.5B shape on two cores. Only their ratio is used; both
+# are some fifty times as fast on a GPU.
+LOAD_BYTES_S = 5e8
+COMPUTE_TOKENS_S = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,9 @@ class EngineConfig:
     weights: how matrices are held: "native" (dtype), "w8a16", "w8a8" or "w4a16" (kernels/quant/schemes.py).
     adapter_dtype: "native" (dtype), or "int8" where an adapter loses little by it (kernels/lora/int8.py).
     kv_group: values per KV scale along the head dimension; 0 means one scale per token and head.
-    adapter_bytes: most bytes of adapters resident at once. threads: 0 leaves torch's choice.
+    memory: "split": cache.pages pages of KV, and adapter_bytes for adapters. "unified": one arena for both, in which
+    those are what each side is sure of. memory_bytes: the arena; 0 takes twice the floors, but never over half of the
+    machine's memory if the floors need less. threads: 0 leaves torch's choice.
     drain_s: how long running requests may take to end after SIGTERM.
     runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
     gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
@@ -85,12 +93,26 @@ class EngineConfig:
     kv_group: int = 0
     device: str = "cpu"
     adapter_bytes: int = 1 << 30
+    memory: Literal["unified", "split"] = "split"
+    memory_bytes: int = 0
     threads: int = 0
     drain_s: float = 30.0
     runner: Literal["model", "scripted", "scripted-faults"] = "model"
     step_s: float = 0.0
     cache: CacheConfig = CacheConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+
+    def arena(self, block_bytes: int) -> ArenaConfig:
+        """The arena of a model whose pages take block_bytes. Raises InvalidRequest if memory_bytes is too little."""
+        kv, adapters = self.cache.pages, -(-self.adapter_bytes // block_bytes)
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        chosen = max(kv + adapters, min(2 * (kv + adapters), machine // 2 // block_bytes))
+        blocks = self.memory_bytes // block_bytes if self.memory_bytes else chosen
+        if blocks < kv + adapters:
+            need = (kv + adapters) * block_bytes
+            raise InvalidRequest("memory_bytes", f"the floors of KV and adapters need {need} bytes")
+        load_s, compute_s = block_bytes / LOAD_BYTES_S, self.cache.page_size / COMPUTE_TOKENS_S
+        return ArenaConfig(blocks, block_bytes, kv, adapters, load_s, compute_s)
 
 
 def write_config(config: EngineConfig, path: Path) -> None:

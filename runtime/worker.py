@@ -22,8 +22,9 @@ from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import Budget, Footprint
 from tenantry.adapters.store import LocalStore
 from tenantry.runtime.cache.leases import KvCache
+from tenantry.runtime.cache.memory import share
 from tenantry.runtime.config import EngineConfig, read_config
-from tenantry.runtime.engine import Engine, EngineBroken, Runner, whereabouts
+from tenantry.runtime.engine import Engine, EngineBroken, whereabouts
 from tenantry.runtime.errors import (
     EngineUnavailable,
     InvalidRequest,
@@ -227,24 +228,27 @@ def main(argv: Sequence[str]) -> int:
 
 def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
     text = TextModel.load(config.model_dir)
-    runner, vocab_size, end_tokens = _runner(config, text)
-    residency = Residency(Budget(config.adapter_bytes))
-    scheduler = Scheduler(config.schedule, KvCache.alone(config.cache), residency, end_tokens, vocab_size)
-    store = LocalStore(config.adapter_dir)
-    return Engine(scheduler, runner, journal, StopWatch(text), lambda digest: Footprint((store.size(digest),)))
+    if config.runner != "model":
+        return _scripted(config, text, journal)
+    # Only here: a scripted worker starts in a fraction of the time that torch takes to be imported.
+    from tenantry.runtime.model.runner import ModelRunner
+
+    runner = ModelRunner(config, lambda what, done, total: _report("progress", what=what, done=done, total=total))
+    cache, residency = share(config, runner.block_bytes)
+    scheduler = Scheduler(config.schedule, cache, residency, runner.end_tokens, runner.vocab_size)
+    return Engine(scheduler, runner, journal, StopWatch(text), runner.footprint)
 
 
-def _runner(config: EngineConfig, text: TextModel) -> tuple[Runner, int, tuple[int, ...]]:
-    if config.runner == "model":
-        # Only here: a scripted worker starts in a fraction of the time that torch takes to be imported.
-        from tenantry.runtime.model.runner import ModelRunner
-
-        model = ModelRunner(config, lambda what, done, total: _report("progress", what=what, done=done, total=total))
-        return model, model.vocab_size, model.end_tokens
+def _scripted(config: EngineConfig, text: TextModel, journal: JournalWriter) -> Engine:
+    """No model: adapters are as large as their files, and there is no memory that could be shared."""
     words = [i for i in range(text.vocab_size) if i not in text.control]
     ends = tuple(sorted(text.control))
     faults = config.runner == "scripted-faults"
-    return ScriptedRunner(text.vocab_size, words, ends, config.step_s, faults), text.vocab_size, ends
+    runner = ScriptedRunner(text.vocab_size, words, ends, config.step_s, faults)
+    cache, residency = KvCache.alone(config.cache), Residency(Budget(config.adapter_bytes))
+    scheduler = Scheduler(config.schedule, cache, residency, ends, text.vocab_size)
+    store = LocalStore(config.adapter_dir)
+    return Engine(scheduler, runner, journal, StopWatch(text), lambda digest: Footprint((store.size(digest),)))
 
 
 def _refused(request_id: str, refusal: RuntimeRefusal) -> Refused:

@@ -14,11 +14,11 @@ are worth less (radix.py). Source of the idea: S-LoRA's unified paging; of the p
 from collections.abc import Iterable, Sequence
 
 from tenantry.adapters.residency import Residency
-from tenantry.adapters.room import Footprint, Idle
+from tenantry.adapters.room import Budget, Footprint, Idle
 from tenantry.runtime.cache.arena import Arena
 from tenantry.runtime.cache.extents import Extent, choose, gaps
 from tenantry.runtime.cache.leases import KvCache
-from tenantry.runtime.config import ArenaConfig
+from tenantry.runtime.config import ArenaConfig, EngineConfig
 
 
 class Memory:
@@ -168,6 +168,17 @@ class Memory:
 
     def _page(self, staleness: int) -> float:
         return self.config.compute_s / staleness
+
+
+def share(config: EngineConfig, block_bytes: int) -> tuple[KvCache, Residency]:
+    """The books of KV and adapters, as a scheduler wants them: of one memory, or of one each.
+
+    Raises InvalidRequest.
+    """
+    if config.memory == "split":
+        return KvCache.alone(config.cache), Residency(Budget(config.adapter_bytes))
+    memory = Memory(config.arena(block_bytes), config.cache.page_size)
+    return memory.cache, memory.residency
 
 
 def _count(extents: Iterable[Extent]) -> int:

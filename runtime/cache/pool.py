@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tenantry.kernels.attention.layout import LayerPages, PageLayout
 from tenantry.runtime.cache.extents import Extent, offsets
+from tenantry.runtime.config import EngineConfig
 
 _ALIGN = 64  # bytes, of every tensor in a block, and of blocks
 
@@ -21,7 +22,8 @@ class KvPool:
     def __init__(self, layout: PageLayout, layers: int, pages: int, device: str = "cpu") -> None:
         self.layout = layout
         self.layers: tuple[LayerPages, ...] = tuple(layout.allocate(pages, device) for _ in range(layers))
-        self.nbytes = self.bytes_per_page(layout, layers) * pages
+        self.block_bytes = self.bytes_per_page(layout, layers)
+        self.nbytes = self.block_bytes * pages
 
     @staticmethod
     def bytes_per_page(layout: PageLayout, layers: int) -> int:
@@ -37,9 +39,9 @@ class KvPool:
                     if tensor is not None:
                         tensor[list(targets)] = tensor[list(sources)]
 
-    def buffers(self, pieces: Sequence[int], extents: Sequence[Extent]) -> list[Tensor] | None:
-        """Memory for an adapter's pieces; None: this pool has none for adapters."""
-        return None
+    def buffers(self, pieces: Sequence[int], extents: Sequence[Extent]) -> list[Tensor]:
+        """Memory for an adapter's pieces, uint8. Raises ValueError if the extents are too small."""
+        raise ValueError("adapters have no place among pages that are allocated layer by layer")
 
 
 class ArenaPool(KvPool):
@@ -71,7 +73,6 @@ class ArenaPool(KvPool):
             self.blocks[list(targets)] = self.blocks[list(sources)]
 
     def buffers(self, pieces: Sequence[int], extents: Sequence[Extent]) -> list[Tensor]:
-        """Raises ValueError if the extents are too small."""
         starts = offsets(pieces, extents, self.block_bytes)
         return [self.data[start : start + size] for start, size in zip(starts, pieces, strict=True)]
 
@@ -89,6 +90,14 @@ class ArenaPool(KvPool):
         size = layout.kv_heads * layout.page_size * width * dtype.itemsize
         part = self.blocks[:, start : start + size].view(dtype)
         return part.view(len(part), layout.kv_heads, layout.page_size, width)
+
+
+def make_pool(config: EngineConfig, layout: PageLayout, layers: int, device: str) -> KvPool:
+    """As large as the config says. Raises InvalidRequest."""
+    if config.memory == "split":
+        return KvPool(layout, layers, config.cache.pages, device)
+    arena = config.arena(ArenaPool.bytes_per_page(layout, layers))
+    return ArenaPool(layout, layers, arena.blocks, device)
 
 
 def _part_sizes(layout: PageLayout) -> list[int]:

@@ -4,7 +4,7 @@ Owns digest -> slot and the loads under way. When to load and what to evict is d
 only small ints here and never a limit. A blob is hashed again on every load: a damaged file is never served.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import heappop, heappush
 
@@ -12,13 +12,16 @@ import torch
 
 from tenantry.adapters import canonical
 from tenantry.adapters.errors import BlobCorrupt
-from tenantry.adapters.manifest import SITES
+from tenantry.adapters.manifest import SITES, ModuleEntry
+from tenantry.adapters.room import Footprint
 from tenantry.adapters.store import LocalStore
 from tenantry.kernels.lora.int8 import quantised
-from tenantry.kernels.lora.layout import SliceWeights, SlotWeights
+from tenantry.kernels.lora.layout import Place, SliceWeights, SlotWeights
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
+from tenantry.runtime.cache.pool import KvPool
 from tenantry.runtime.model.errors import AdapterNotResident
+from tenantry.runtime.plan import Load
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _PLACES = {module: (site, part) for site, modules in SITES.items() for part, module in enumerate(modules)}
@@ -27,8 +30,12 @@ _PLACES = {module: (site, part) for site, modules in SITES.items() for part, mod
 class Adapters:
     """Not thread-safe: every method belongs to the thread that runs the steps. int8: hold what loses little so."""
 
-    def __init__(self, store: LocalStore, table: LoraTable, base_digest: bytes, int8: bool = False) -> None:
+    def __init__(
+        self, store: LocalStore, table: LoraTable, base_digest: bytes, pool: KvPool, int8: bool = False
+    ) -> None:
         self.table = table
+        self._pool = pool
+        self._footprints: dict[bytes, Footprint] = {}
         self._int8 = int8
         self._store = store
         self._base_digest = base_digest
@@ -46,11 +53,28 @@ class Adapters:
         """Bytes of all resident adapters' weights."""
         return sum(weights.nbytes for weights in self.table.slots.values())
 
-    def start(self, digest: bytes) -> None:
+    def footprint(self, digest: bytes) -> Footprint:
+        """What an adapter occupies when resident, in the table's dtype: what int8 holds is only known once it
+        is read. Raises AdapterError if it is not in the store, ValueError if it does not fit the model."""
+        known = self._footprints.get(digest)
+        if known is not None and self._store.exists(digest):
+            return known
+        with self._store.open(digest) as reader:
+            manifest = reader.manifest
+        modules = {}
+        for entry in manifest.modules:
+            shapes = (entry.rank, entry.in_features), (entry.out_features, entry.rank)
+            a, b = (torch.empty(shape, dtype=TORCH_DTYPES[manifest.dtype], device="meta") for shape in shapes)
+            modules[_place(entry)] = SliceWeights(a, b, entry.rank, entry.scale)
+        footprint = self._footprints[digest] = Footprint(self._pieces(modules))
+        return footprint
+
+    def start(self, load: Load) -> None:
         """Begin a load; settle() tells how it ended. Raises AdapterNotResident if it is loaded or loading."""
+        digest = load.digest
         if digest in self._slots or digest in self._loads:
             raise AdapterNotResident(f"adapter {digest.hex()} is to be loaded twice")
-        self._loads[digest] = self._thread.submit(self._read, digest)
+        self._loads[digest] = self._thread.submit(self._read, load)
 
     def settle(self) -> tuple[tuple[bytes, ...], tuple[tuple[bytes, str], ...]]:
         """Take in the loads that have ended: (now resident, failed and why)."""
@@ -91,9 +115,13 @@ class Adapters:
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, digest: bytes) -> SlotWeights:
+    def _pieces(self, modules: Mapping[Place, SliceWeights]) -> tuple[int, ...]:
+        return tuple(segment.nbytes for segment in self.table.segments(modules))
+
+    def _read(self, load: Load) -> SlotWeights:
         """Runs on the loader's thread. Raises AdapterError for a blob that is missing or damaged, or
         of another base; ValueError for one that does not fit the model."""
+        digest = load.digest
         manifest = canonical.verify(self._store.path(digest))
         if manifest.base_digest != self._base_digest:
             raise BlobCorrupt("the adapter was made for another base model")
@@ -102,6 +130,13 @@ class Adapters:
             kind = TORCH_DTYPES[manifest.dtype]
             for index, entry in enumerate(manifest.modules):
                 a, b = (torch.from_numpy(x.copy()).view(kind) for x in reader.tensors(index))
-                site, part = _PLACES[entry.module]
-                modules[entry.layer, site, part] = SliceWeights(a, b, entry.rank, entry.scale)
-            return self.table.prepare(quantised(modules) if self._int8 else modules)
+                modules[_place(entry)] = SliceWeights(a, b, entry.rank, entry.scale)
+        stored = quantised(modules) if self._int8 else modules
+        if not load.extents:
+            return self.table.prepare(stored)
+        places = self._pool.buffers(self._pieces(modules), load.extents)  # as they were laid out: int8 needs less
+        return self.table.prepare(stored, [place[:n] for place, n in zip(places, self._pieces(stored), strict=True)])
+
+
+def _place(entry: ModuleEntry) -> Place:
+    return entry.layer, *_PLACES[entry.module]

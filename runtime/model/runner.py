@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import torch
 
 from tenantry.adapters.base_digest import digest_model
+from tenantry.adapters.room import Footprint
 from tenantry.adapters.store import LocalStore
 from tenantry.kernels.attention.layout import PageLayout
 from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import select_ops, warm_up
-from tenantry.runtime.cache.pool import KvPool
+from tenantry.runtime.cache.pool import make_pool
 from tenantry.runtime.config import EngineConfig
 from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.config import ModelConfig
@@ -60,15 +61,20 @@ class ModelRunner:
             group=config.kv_group,
             dtype=pages_dtype,
         )
-        self.pool = KvPool(layout, shape.layers, config.cache.pages, ops.device)
+        self.pool = make_pool(config, layout, shape.layers, ops.device)
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device)
         small = config.adapter_dtype == "int8"
-        self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest, small)
+        self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest, self.pool, small)
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)
         if progress:
             progress("kernels", 0, 1)
         warm_up(ops, dtype, pages_dtype, config.weights)
         self._ops = ops
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes that one page id stands for."""
+        return self.pool.block_bytes
 
     @property
     def vocab_size(self) -> int:
@@ -79,15 +85,20 @@ class ModelRunner:
         return self.model_config.end_tokens
 
     def run(self, plan: StepPlan) -> StepResult:
-        """Evict, start loads, compute, take in finished loads. Raises AdapterNotResident or ValueError for a
-        plan that breaks the contract; a row whose numbers overflow is only marked, and harms no other."""
+        """Evict, move pages, start loads, compute, take in finished loads. Raises AdapterNotResident or ValueError
+        for a plan that breaks the contract; a row whose numbers overflow is only marked, and harms no other."""
         for digest in plan.evict:
             self.adapters.evict(digest)
+        self.pool.move(plan.moves)
         for load in plan.load:
-            self.adapters.start(load.digest)
+            self.adapters.start(load)
         rows = self._compute(plan.rows) if plan.rows else ()
         loaded, failed = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
         return StepResult(rows, loaded, failed)
+
+    def footprint(self, digest: bytes) -> Footprint:
+        """What an adapter occupies when resident. Raises AdapterError or ValueError."""
+        return self.adapters.footprint(digest)
 
     def close(self) -> None:
         """Waits for the load under way."""
