@@ -238,6 +238,10 @@ class Residency:
         now = self._room.now
         return [Idle(d, max(now - self._entries[d].last, self._entries[d].gap)) for d in self._idle()]
 
+    @property
+    def idle_bytes(self) -> int:
+        return sum(self._entries[digest].footprint.bytes for digest in self._idle())
+
     def leave(self, digest: bytes) -> None:
         """Evict an idle adapter for the sake of others that share its memory."""
         entry = self._entries[digest]

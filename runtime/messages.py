@@ -148,7 +148,10 @@ class AdapterState(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True):
-    """A snapshot for health, metrics and the console. Counters are totals since the engine started."""
+    """A snapshot for health, metrics and the console. Counters are totals since the engine started.
+
+    live: held by requests. cached, idle: kept in case it is wanted again. pages_total: pages that no adapter holds.
+    """
 
     steps: int = 0
     running: int = 0
@@ -163,6 +166,11 @@ class Stats(msgspec.Struct, frozen=True):
     step_seconds: float = 0.0
     adapter_bytes: int = 0
     adapter_bytes_limit: int = 0
+    kv_live_bytes: int = 0
+    kv_cached_bytes: int = 0
+    adapter_live_bytes: int = 0
+    adapter_idle_bytes: int = 0
+    free_bytes: int = 0
     adapters: tuple[AdapterState, ...] = ()
 
 

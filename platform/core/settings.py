@@ -94,6 +94,7 @@ class Settings:
     environment: the only kind of API key this gateway accepts. price_*_nano: per token, for a base model that has no
     price yet. control_tokens: whether prompts sent as token ids may hold special tokens.
     max_context: tokens of prompt and completion together; None takes what the model was trained for.
+    memory, memory_bytes: whether KV and adapters share one memory, and how large it is; 0 leaves it to the engine.
     weights, adapter_dtype: how the engine holds the base model's matrices, and adapters.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts.
     """
@@ -113,6 +114,8 @@ class Settings:
     weights: Literal["native", "w8a16", "w8a8", "w4a16"] = _setting(
         "native", _choice("native", "w8a16", "w8a8", "w4a16")
     )
+    memory: Literal["unified", "split"] = _setting("unified", _choice("unified", "split"))
+    memory_bytes: int = _setting(0, _integer(0, 1 << 50))
     adapter_dtype: Literal["native", "int8"] = _setting("native", _choice("native", "int8"))
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"))
     log_format: Literal["json", "console"] = _setting("json", _choice("json", "console"))

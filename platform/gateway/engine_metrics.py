@@ -18,6 +18,11 @@ _GAUGES = {
     "pages_cached": "KV pages kept for their prefix alone.",
     "adapter_bytes": "Bytes of resident adapters.",
     "adapter_bytes_limit": "Bytes that adapters may occupy.",
+    "kv_live_bytes": "Bytes of KV pages that requests use.",
+    "kv_cached_bytes": "Bytes of KV pages kept for their prefix alone.",
+    "adapter_live_bytes": "Bytes of adapters that requests use.",
+    "adapter_idle_bytes": "Bytes of adapters kept in case they are wanted again.",
+    "free_bytes": "Bytes that nothing uses.",
     "step_seconds": "Length of the last step.",
 }
 _COUNTERS = {

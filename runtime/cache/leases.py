@@ -54,7 +54,8 @@ class KvCache:
     """The books of KV pages. Nothing here touches KV itself: pages are ids.
 
     most: pages that KV may ever hold. sure: pages that it gets whatever else the arena holds; a request that needs
-    no more always ends. By default both are the whole arena, and nobody shares it.
+    no more always ends. By default both are the whole arena, and nobody shares it. block_bytes: of a page, for
+    statistics.
     """
 
     def __init__(
@@ -64,20 +65,27 @@ class KvCache:
         lender: Lender | None = None,
         most: int | None = None,
         sure: int | None = None,
+        block_bytes: int = 0,
     ) -> None:
         self.page_size = page_size
         self.arena = arena
         self.most = arena.blocks if most is None else most
         self.sure = arena.blocks if sure is None else sure
         self.tree = RadixTree(page_size, arena.free)
+        self.block_bytes = block_bytes
         self._lender = lender
         self._leases: set[Lease] = set()
         arena.moved = self._moved
 
     @classmethod
-    def alone(cls, config: CacheConfig) -> "KvCache":
+    def alone(cls, config: CacheConfig, block_bytes: int = 0) -> "KvCache":
         """All pages are KV's own."""
-        return cls(config.page_size, Arena(config.pages))
+        return cls(config.page_size, Arena(config.pages), block_bytes=block_bytes)
+
+    @property
+    def shared(self) -> bool:
+        """Whether adapters lie in the same memory."""
+        return self._lender is not None
 
     @property
     def live(self) -> int:

@@ -27,7 +27,8 @@ class Memory:
     def __init__(self, config: ArenaConfig, page_size: int) -> None:
         self.config = config
         self.arena = Arena(config.blocks)
-        self.cache = KvCache(page_size, self.arena, self, config.blocks - config.adapter_min, config.kv_min)
+        most = config.blocks - config.adapter_min
+        self.cache = KvCache(page_size, self.arena, self, most, config.kv_min, config.block_bytes)
         self.residency = Residency(self)
         self._most = config.blocks - config.kv_min
         self._places: dict[bytes, tuple[Extent, ...]] = {}
@@ -130,10 +131,6 @@ class Memory:
         """Where a loading or resident adapter lies."""
         return self._places[digest]
 
-    @property
-    def idle_blocks(self) -> int:
-        return sum(self._blocks[idle.digest] for idle in self.residency.idle())
-
     def check(self) -> None:
         """Assert that every adapter's blocks are its own, and that floors hold."""
         blocks = [b for extents in self._places.values() for first, n in extents for b in range(first, first + n)]
@@ -176,7 +173,7 @@ def share(config: EngineConfig, block_bytes: int) -> tuple[KvCache, Residency]:
     Raises InvalidRequest.
     """
     if config.memory == "split":
-        return KvCache.alone(config.cache), Residency(Budget(config.adapter_bytes))
+        return KvCache.alone(config.cache, block_bytes), Residency(Budget(config.adapter_bytes))
     memory = Memory(config.arena(block_bytes), config.cache.page_size)
     return memory.cache, memory.residency
 

@@ -107,6 +107,10 @@ class Claims:
         return self._residency.used
 
     @property
+    def bytes_idle(self) -> int:
+        return self._residency.idle_bytes
+
+    @property
     def bytes_limit(self) -> int:
         return self._residency.limit
 

@@ -22,6 +22,8 @@ class Totals:
 
     def stats(self, cache: KvCache, waiting: int, sequences: Sequences, claims: Claims) -> Stats:
         """waiting: requests that have not started; preempted sequences and further choices are added to them."""
+        block, idle = cache.block_bytes, claims.bytes_idle
+        unused = 0 if cache.shared else claims.bytes_limit - claims.bytes_used
         return Stats(
             steps=self.steps,
             running=len(sequences.running),
@@ -35,5 +37,10 @@ class Totals:
             preemptions=sequences.preemptions,
             adapter_bytes=claims.bytes_used,
             adapter_bytes_limit=claims.bytes_limit,
+            kv_live_bytes=cache.live * block,
+            kv_cached_bytes=cache.tree.evictable * block,
+            adapter_live_bytes=claims.bytes_used - idle,
+            adapter_idle_bytes=idle,
+            free_bytes=cache.arena.free_count * block + unused,
             adapters=claims.states(),
         )

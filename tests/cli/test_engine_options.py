@@ -33,6 +33,17 @@ def test_adapter_dtype_comes_from_the_option_then_the_environment(monkeypatch, t
     assert started(monkeypatch, tmp_path, adapter_dtype="native").adapter_dtype == "native"
 
 
+def test_memory_is_one_unless_asked_otherwise(monkeypatch, tmp_path):
+    engine = started(monkeypatch, tmp_path)
+    assert (engine.memory, engine.memory_bytes) == ("unified", 0)
+    monkeypatch.setenv("TENANTRY_MEMORY", "split")
+    monkeypatch.setenv("TENANTRY_MEMORY_BYTES", "1000000")
+    engine = started(monkeypatch, tmp_path)
+    assert (engine.memory, engine.memory_bytes) == ("split", 1_000_000)
+    engine = started(monkeypatch, tmp_path, memory="unified", memory_bytes=5)
+    assert (engine.memory, engine.memory_bytes) == ("unified", 5)
+
+
 def test_an_unknown_scheme_is_refused_by_name():
     with pytest.raises(ConfigurationError, match="TENANTRY_WEIGHTS must be one of native, w8a16, w8a8, w4a16"):
         settings.load({"TENANTRY_WEIGHTS": "int2"})

@@ -1,5 +1,7 @@
 """Directed scenarios of the shared memory, for tests and for planted defects alike."""
 
+from random import Random
+
 from tests.scheduling.simulator import Simulator
 from tests.scheduling.world import World
 
@@ -21,3 +23,25 @@ def an_adapter_wanted_while_others_are_always_in_use() -> None:
     assert wanted is not None
     assert sim.clients[wanted].started, "11: an adapter waits for ever"
     sim.drain()
+
+
+def tokens_per_step(adapters: int, kept: int, steps: int = 400) -> float:
+    """Throughput while requests of `adapters` adapters, drawn alike, queue for eight places, in an arena whose
+    adapters' side holds `kept` of them: a load takes three steps. Who runs, runs in every step.
+    """
+    size, pages = 4, 64
+    world = World(
+        seed=1, pages=pages + size * kept, kv_min=pages, adapter_min=size * kept, arena=True, block_bytes=1,
+        adapter_sizes=(size,) * adapters, tenants=4, max_running=8, budget=64, max_waiting=200, max_context=400,
+        load_delay=3,
+    )  # fmt: skip
+    sim, rng = Simulator(world), Random(7)
+    for turn in range(steps):
+        while len(sim.scheduler._waiting) < 24:
+            sim.submit((2, 3, rng.randrange(2, 5)), rng.randrange(4), rng.randrange(adapters), max_tokens=12)
+        running = {s.id for s in sim.scheduler._sequences.running}
+        plan = sim.step()
+        assert plan is not None
+        assert running <= {row.sequence for row in plan.rows}, f"a running request stood still in step {turn}"
+    assert not sim.scheduler.stats().preemptions
+    return sim.scheduler.stats().completion_tokens / steps

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
+from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use, tokens_per_step
 from tests.scheduling.simulator import Simulator, run
-from tests.scheduling.world import World
+from tests.scheduling.world import World, crowded
 
 BLOCKS = 20
 SEEDS_PER_BLOCK = 17
@@ -187,3 +188,18 @@ def test_the_oldest_request_is_never_preempted_for_good():
     sim.drain()
     assert sim.seen["finished length"] == 4
     assert sim.scheduler.stats().preemptions
+
+
+def test_an_adapter_wanted_while_others_are_always_in_use_is_loaded():
+    an_adapter_wanted_while_others_are_always_in_use()
+
+
+def test_four_times_more_adapters_than_fit_keep_seven_tenths_of_the_throughput():
+    """Eight of thirty-two adapters fit; those that are cold leave, and nobody who runs waits for one that comes."""
+    everything, quarter = tokens_per_step(32, 32), tokens_per_step(32, 8)
+    assert quarter >= 0.7 * everything, f"{quarter} tokens per step instead of {everything}"
+
+
+def test_adapters_and_pages_crowd_each_other_for_long():
+    for seed in range(6):
+        run(seed, 300, crowded(seed))
