@@ -1,5 +1,7 @@
 """Mixed-adapter LoRA: fp64 oracle over the batch vocabulary, equal bits in any company, no stale plans."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenantry.kernels.lora import reference
-from tenantry.kernels.lora.layout import ALIGNMENT, SiteShape, SliceWeights, up
+from tenantry.kernels.lora.int8 import quantised
+from tenantry.kernels.lora.layout import ALIGNMENT, CPU_PACKING, GPU_PACKING, SiteShape, SliceWeights, up
 from tenantry.kernels.lora.plan import CPU_TILE, LoraPlan
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.testing import BATCHES, RANKS, Batch, assert_close, poisoned
@@ -38,6 +41,12 @@ def make_table(dtype: torch.dtype) -> LoraTable:
     for slot, rank in enumerate(RANKS):
         table.set_slot(slot, adapter(table, rank, ("qkv", 1) if slot == 2 else None))
     return table
+
+
+@cache
+def shared_table() -> LoraTable:
+    torch.manual_seed(4)
+    return make_table(torch.bfloat16)
 
 
 @pytest.fixture(scope="module", params=[torch.bfloat16, torch.float32], ids=str)
@@ -194,6 +203,85 @@ def test_memory_that_does_not_fit_is_refused(wrong: str):
         buffers = [b.view(torch.float32) for b in buffers]
     with pytest.raises(ValueError, match="buffers"):
         table.prepare(modules, buffers)
+
+
+@pytest.mark.parametrize("packing", [CPU_PACKING, GPU_PACKING], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("convert", [dict, quantised], ids=["bf16", "int8"])
+def test_sixty_four_adapters_of_rank_eight_take_their_true_sizes(packing, convert):
+    """Bytes in use, padding and all, within a tenth of the weights' own."""
+    sites = {"qkv": SiteShape(896, (896, 128, 128)), "gate_up": SiteShape(896, (4864, 4864))}
+    table = LoraTable(1, sites, torch.bfloat16, "cpu", packing)
+    modules = convert(
+        {
+            (0, site, part): SliceWeights(torch.ones(8, shape.in_features), torch.ones(out, 8), 8, 1.0)
+            for site, shape in sites.items()
+            for part, out in enumerate(shape.slices)
+        }
+    )
+    for slot in range(64):
+        table.set_slot(slot, table.prepare(modules))
+    used = sum(weights.nbytes for weights in table.slots.values())
+    item = 1 if convert is quantised else 2
+    assert used <= 1.1 * 64 * sum(item * (w.a.shape[0] * w.a.shape[1] + w.b.numel()) for w in modules.values())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.none() | st.integers(0, 4), st.integers(1, 9)), min_size=1, max_size=12), st.data())
+def test_any_step_matches_the_reference_and_any_order_gives_the_same_bits(ops, rows, data):
+    table = shared_table()
+    site = data.draw(st.sampled_from(sorted(SITES)))
+    slots, q_lens = [r[0] for r in rows], [r[1] for r in rows]
+    shape, total = SITES[site], sum(q_lens)
+    x, y = torch.randn(total, shape.in_features), torch.randn(total, shape.out_features)
+    actual, expected, plan = y.clone(), y.clone(), table.plan(slots, q_lens)
+    ops.apply_lora(x, actual, 1, site, plan, table)
+    reference.apply_lora(x, expected, 1, site, plan, table)
+    assert_close(actual, expected, table.dtype)
+    order = data.draw(st.permutations(range(len(rows))))
+    begins = [sum(q_lens[:i]) for i in range(len(rows))]
+    moved = torch.tensor([begins[i] + j for i in order for j in range(q_lens[i])])
+    again = y[moved].clone()
+    plan = table.plan([slots[i] for i in order], [q_lens[i] for i in order])
+    ops.apply_lora(x[moved], again, 1, site, plan, table)
+    assert torch.equal(again, actual[moved])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.none() | st.integers(0, 5), st.integers(1, 12)), max_size=9), max_size=5))
+def test_a_refilled_plan_is_a_built_one(steps):
+    ranks, plan = np.full(6, 8, np.int32), LoraPlan.reserve(108, 9)
+    addresses = [plan.counts.data_ptr(), plan.tiles.data_ptr(), plan.tokens.data_ptr()]
+    for epoch, rows in enumerate(steps):
+        slots, q_lens = [r[0] for r in rows], [r[1] for r in rows]
+        plan.refill(slots, q_lens, ranks, epoch)
+        built = LoraPlan.build(slots, q_lens, ranks, epoch, tile=plan.tile)
+        assert [plan.counts.data_ptr(), plan.tiles.data_ptr(), plan.tokens.data_ptr()] == addresses
+        n_tiles, n_tokens = plan.counts[:2].tolist()
+        assert torch.equal(plan.tiles[:n_tiles], built.tiles)
+        assert torch.equal(plan.tokens[:n_tokens], built.tokens)
+        assert (plan.runs, plan.epoch, plan.work) == (built.runs, epoch, built.work)
+
+
+def test_a_plan_may_live_in_memory_that_a_caller_copies():
+    """One pinned buffer for all of a step's inputs: the plan fills its part, the caller sends it."""
+    ranks, words = np.full(2, 8, np.int32), LoraPlan.words(20, 4)
+    device, host = torch.zeros(words + 7, dtype=torch.int32), torch.zeros(words + 7, dtype=torch.int32)
+    plan = LoraPlan.reserve(20, 4, buffer=device[7:])
+    plan.refill([1, None, 0, 1], [2, 1, 3, 1], ranks, 0, host[7:])
+    assert not device.any()
+    device.copy_(host)
+    assert plan.counts[:2].tolist() == [2, 6]
+    assert plan.tokens[:6].tolist() == [3, 4, 5, 0, 1, 6]
+
+
+def test_a_step_beyond_the_reserve_is_refused_and_changes_nothing():
+    ranks, plan = np.full(2, 8, np.int32), LoraPlan.reserve(20, 4)
+    plan.refill([1, 0], [2, 1], ranks, 0)
+    before = plan.buffer.clone()
+    with pytest.raises(ValueError, match="reserve"):
+        plan.refill([1], [21], ranks, 1)
+    assert torch.equal(plan.buffer, before)
+    assert plan.epoch == 0
 
 
 @settings(max_examples=60, deadline=None)
