@@ -102,15 +102,16 @@ class Adapters:
         self.table.clear_slot(slot)
         heappush(self._free, slot)
 
-    def plan(self, adapters: Sequence[bytes | None], q_lens: Sequence[int]) -> LoraPlan | None:
-        """One step's plan; None when every row is of the base model. Raises AdapterNotResident."""
-        if not any(adapters):
-            return None
+    def slots(self, adapters: Sequence[bytes | None]) -> list[int | None]:
+        """Where the table holds each; None for the base model. Raises AdapterNotResident."""
         try:
-            slots = [None if digest is None else self._slots[digest] for digest in adapters]
+            return [None if digest is None else self._slots[digest] for digest in adapters]
         except KeyError as missing:
             raise AdapterNotResident(f"adapter {missing.args[0].hex()} is in the plan but not resident") from None
-        return self.table.plan(slots, q_lens)
+
+    def plan(self, adapters: Sequence[bytes | None], q_lens: Sequence[int]) -> LoraPlan | None:
+        """One step's plan; None when every row is of the base model. Raises AdapterNotResident."""
+        return self.table.plan(self.slots(adapters), q_lens) if any(adapters) else None
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)

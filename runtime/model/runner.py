@@ -17,10 +17,10 @@ from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import select_ops, warm_up
 from tenantry.runtime.cache.pool import make_pool
 from tenantry.runtime.config import EngineConfig
-from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, Output, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
+from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
 from tenantry.runtime.model.lora import Adapters
 from tenantry.runtime.model.sampler import NOT_FINITE, draw_tokens
 from tenantry.runtime.model.weights import Progress, load_weights
@@ -70,6 +70,10 @@ class ModelRunner:
             progress("kernels", 0, 1)
         warm_up(ops, dtype, pages_dtype, config.weights)
         self._ops = ops
+        self._forward: Forward = Eager(self.decoder, self.adapters, config.cache.page_size)
+        if ops.device == "cuda":
+            limits = config.schedule
+            self._forward = Graphed(self._forward, limits.max_running, limits.max_context, CudaCapture())
 
     @property
     def block_bytes(self) -> int:
@@ -106,8 +110,7 @@ class ModelRunner:
 
     def forward(self, rows: Sequence[Row]) -> Output:
         """The numbers behind a step, for comparison with other implementations: run() draws from these."""
-        lora = self.adapters.plan([row.adapter for row in rows], [len(row.tokens) for row in rows])
-        return self.decoder.forward(Batch.build(rows, self.pool.layout.page_size, lora, self._ops.device))
+        return self._forward(rows)
 
     def _compute(self, rows: Sequence[Row]) -> tuple[RowResult, ...]:
         output = self.forward(rows)
