@@ -153,6 +153,14 @@ class AttentionPlan:
         moved = _views(plan.buffer.to(device), shapes, masks is not None)
         return replace(plan, **moved)
 
+    def over(self, buffer: Tensor) -> Self:
+        """The same plan with its tensors in other memory of the same size, whose contents they take."""
+        names = [name for name in TENSORS if name not in ("tree", "buffer")]
+        shapes: list[tuple[int, ...]] = [tuple(getattr(self, name).shape) for name in names]
+        if self.tree is not None:
+            shapes.insert(0, (len(self.tree), 2))
+        return replace(self, **_views(buffer, shapes, self.tree is not None))
+
     def refill(self, plan: "AttentionPlan") -> None:
         """Take another plan's contents into this one's memory, by one copy. Both of one capacity. Host-side facts
         (q_lens, totals, kinds, cost, dearest) stay: kernels launched for a capacity do not read them."""
