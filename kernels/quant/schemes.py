@@ -18,7 +18,6 @@ GROUPS = (32, 64, 128)
 GROUP = 32  # of w4a16 unless said otherwise
 SMALLEST_SCALE = 1e-10
 EXACT_PAIRS = 64  # largest code whose pairwise products with unsigned bytes fit sixteen bits
-SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range, of which the one with the least squared error is kept
 
 
 class SchemeUnsupported(ValueError):
@@ -65,31 +64,17 @@ def quantise_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def quantise_groups(weight: Tensor, group: int = GROUP) -> Groups:
     """weight: [out, in] float; group: consecutive inputs that share a scale and an offset, both rounded to bfloat16
-    before codes are chosen; the last group may be shorter. Of some narrower ranges than the group's own, the one with
-    the least squared error wins (as in AWQ's clipping: Lin et al. 2023). Raises SchemeUnsupported."""
+    before codes are chosen; the last group may be shorter. The smallest value has code 0, the largest 15. Raises
+    SchemeUnsupported."""
     out, inputs = weight.shape
     if group not in GROUPS:
         raise SchemeUnsupported(f"w4a16 has groups of {', '.join(map(str, GROUPS))}, not {group}")
     last = weight[:, -1:].expand(-1, -inputs % group)  # stretches no range
     values = torch.cat((weight, last), 1).float().view(out, -1, group)
     low, high = values.amin(2), values.amax(2)
-    best: tuple[Tensor, ...] = ()
-    for shrink in SHRINKS:
-        middle, half = (low + high) / 2, (high - low) / 2 * shrink
-        scale = (2 * half / 15).clamp_min(SMALLEST_SCALE).bfloat16()
-        offset = (middle - half).bfloat16()
-        wide, ground = scale.float()[..., None], offset.float()[..., None]
-        codes = ((values - ground) / wide).round_().clamp_(0, 15)
-        error = torch.addcmul(ground, codes, wide).sub_(values).square_().sum(2)
-        found: tuple[Tensor, ...] = (error, codes.to(torch.uint8), scale, offset)
-        if best:
-            better = error < best[0]
-            found = tuple(
-                torch.where(better.view(better.shape + (1,) * (n.ndim - 2)), n, o)
-                for n, o in zip(found, best, strict=True)
-            )
-        best = found
-    return Groups(best[1].flatten(1), best[2], best[3], inputs)
+    scale, offset = ((high - low) / 15).clamp_min(SMALLEST_SCALE).bfloat16(), low.bfloat16()
+    codes = values.sub_(offset.float()[..., None]).div_(scale.float()[..., None]).round_().clamp_(0, 15)
+    return Groups(codes.to(torch.uint8).flatten(1), scale, offset, inputs)
 
 
 def widen_groups(groups: Groups) -> Tensor:
