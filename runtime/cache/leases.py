@@ -73,6 +73,7 @@ class KvCache:
         self.sure = arena.blocks if sure is None else sure
         self.tree = RadixTree(page_size, arena.free)
         self.block_bytes = block_bytes
+        self.reuse = 0.25  # share of pages that their leases found, over about the last hundred
         self._lender = lender
         self._leases: set[Lease] = set()
         arena.moved = self._moved
@@ -175,6 +176,8 @@ class KvCache:
 
     def release(self, lease: Lease) -> None:
         """Let go of everything. What a step in flight may still touch stays fenced until it ends."""
+        found = lease.matched / (self.page_size * max(len(lease.pages), 1))
+        self.reuse += (found - self.reuse) / 64
         self._end(lease, used=True)
 
     def rollback(self, lease: Lease) -> None:

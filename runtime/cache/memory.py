@@ -7,8 +7,9 @@ requests, tensors, files or clocks: time is steps.
 
     price of a block = chance to be used again * seconds to get it back,   chance = 1 / (1 + steps unused)
 
-Seconds: to compute a page's tokens again, or to load an adapter's share of bytes. Pages of an adapter that has left
-are worth less (radix.py). Source of the idea: S-LoRA's unified paging; of the price: FASTLIBRA's joint cache.
+Seconds: to compute a page's tokens again, or to load an adapter's share of bytes. A page's chance is also the share
+of pages that were found again lately: prompts that never repeat keep no adapter out. Pages of an adapter that has
+left are worth less (radix.py). Source of the idea: S-LoRA's unified paging; of the price: FASTLIBRA's joint cache.
 """
 
 from collections.abc import Iterable, Sequence
@@ -164,7 +165,7 @@ class Memory:
         return self.config.load_s / (1 + adapter.quiet)
 
     def _page(self, staleness: int) -> float:
-        return self.config.compute_s / staleness
+        return self.config.compute_s * self.cache.reuse / staleness
 
 
 def share(config: EngineConfig, block_bytes: int) -> tuple[KvCache, Residency]:

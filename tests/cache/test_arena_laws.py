@@ -193,7 +193,7 @@ def resident(arena: Memory, name: bytes, blocks: int) -> bytes:
 
 def cached(arena: Memory, tokens: tuple[int, ...], weights: bytes | None = None) -> bytes:
     """KV that nobody uses."""
-    namespace = bytes([tokens[0]]) * 32
+    namespace = bytes([tokens[0] % 256]) * 32
     lease = arena.cache.lease(namespace, tokens, weights)
     assert arena.cache.extend(lease, len(tokens))
     arena.cache.seal(lease, tokens, len(tokens))
@@ -247,6 +247,19 @@ def test_the_cheaper_goes_first_by_age_and_by_what_it_costs_to_get_back():
         live(arena, 6)
         assert (arena.residency.state(digest).value == "resident") is adapter_stays
         assert (arena.cache.tree.nodes == 4) is not adapter_stays
+
+
+def test_pages_that_are_never_found_again_keep_no_adapter_out():
+    for repeating, adapter_stays in ((True, False), (False, True)):
+        arena = memory(blocks=24, load_s=0.02)
+        for turn in range(300):
+            cached(arena, (1, 1, 1, 1, 1, 1, 2) if repeating else (turn, 1, 1, 2))
+            arena.cache.tree.evict(0 if repeating else 9)
+        digest, _ = resident(arena, b"a", 4), resident(arena, b"b", 4)
+        for turn in range(2):
+            cached(arena, (200 + turn, 3, 3, 3, 3, 3, 3, 3))
+        live(arena, 10)
+        assert (arena.residency.state(digest).value == "resident") is adapter_stays, arena.cache.reuse
 
 
 def test_kv_of_an_adapter_that_has_left_goes_before_younger_and_older_kv_alike():
