@@ -26,19 +26,19 @@ def quantise(weights: SliceWeights) -> tuple[SliceWeights, float]:
     """One layer with a and b int8 [rank, in] and [out, rank] and their scales in `channels`; and what is lost:
     ||B' A' - B A|| / ||B A|| in the Frobenius norm, 0 where nothing is, NaN where weights are not finite. Rounding
     errors of different ranks are taken as independent, which saves four fifths of the arithmetic."""
-    a, b = weights.a[: weights.rank].float(), weights.b[:, : weights.rank].float().T
-    small_a, a_scale = _rows(a)
-    small_b, b_scale = _rows(b)
-    off_a, off_b = small_a * a_scale[:, None] - a, small_b * b_scale[:, None] - b
-    lost = off_a.norm(dim=1) * b.norm(dim=1), off_b.norm(dim=1) * a.norm(dim=1)
+    a, b = weights.a[: weights.rank].float(), weights.b[:, : weights.rank].T.contiguous().float()
+    small_a, a_scale, off_a = _rows(a)
+    small_b, b_scale, off_b = _rows(b)
+    lost = torch.cat((off_a * b.norm(dim=1), off_b * a.norm(dim=1))).double().norm()
     size = ((b @ b.T).double() * (a @ a.T).double()).sum().clamp(min=0).sqrt()
-    off = torch.cat(lost).double().norm()
-    share = 0.0 if off == 0 else float(off / size)
+    share = 0.0 if lost == 0 else float(lost / size)
     return replace(weights, a=small_a, b=small_b.T, channels=a_scale * b_scale), share
 
 
-def _rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 of the same shape, and fp32 [rows], the scale of each row: 0 for a row of zeros."""
+def _rows(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """int8 of the same shape; fp32 [rows], the scale of each row, 0 for a row of zeros; fp32 [rows], the norm of
+    what rounding takes away."""
     scale = values.abs().amax(1) / 127
     steps = values / torch.where(scale == 0, 1, scale)[:, None]
-    return steps.round().clamp(-127, 127).to(torch.int8), scale
+    whole = steps.round()
+    return whole.to(torch.int8), scale, steps.sub_(whole).norm(dim=1) * scale

@@ -20,6 +20,18 @@ SOME = (
 SITES = {"qkv": SiteShape(80, (64, 17, 32)), "down": SiteShape(145, (81,))}
 
 
+@pytest.fixture(autouse=True)
+def memory_begins_as_nan(monkeypatch):
+    """The planes between the two kernels are never zeroed: what is read of them must have been written."""
+    empty = torch.empty
+
+    def poison(*shape, **options):
+        made = empty(*shape, **options)
+        return made.fill_(float("nan")) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", poison)
+
+
 def adapter(rank: int, skip: tuple[str, int] | None = None) -> dict[tuple[int, str, int], SliceWeights]:
     return {
         (0, site, part): SliceWeights(
