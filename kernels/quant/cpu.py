@@ -60,13 +60,13 @@ class PanelLinear:
         self.depth = -(-self.in_features // multiple) * multiple
         held = (self._panels, self._groups, self._scale, self._bias)
         self.weight_bytes = sum(tensor.nbytes for tensor in held)
-        self._addresses = [tensor.data_ptr() for tensor in held]
+        self._columns, self._addresses = len(self._scale), [tensor.data_ptr() for tensor in held]
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.depth != self.in_features:
             x = functional.pad(x, (0, self.depth - self.in_features))
         x = x.contiguous()
-        rows, columns = len(x), len(self._scale)
+        rows, columns = x.shape[0], self._columns
         out = torch.empty((rows, columns))
         w, groups, scale, bias = self._addresses
         sizes = (rows, self.depth, 4 * self.depth, 4 * columns)
@@ -92,10 +92,10 @@ class BytesLinear:
         self.depth = -(-self.in_features // UNIT) * UNIT
         held = (self._panels, self._excess, self._scale, self._bias)
         self.weight_bytes = sum(tensor.nbytes for tensor in held)
-        self._addresses = [tensor.data_ptr() for tensor in held]
+        self._columns, self._addresses = len(self._scale), [tensor.data_ptr() for tensor in held]
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows, columns = len(x), len(self._scale)
+        rows, columns = x.shape[0], self._columns
         out, codes = torch.empty((rows, columns)), torch.empty((rows, self.depth), dtype=torch.uint8)
         scales, threads = torch.empty(rows), get_threads()
         values, to, factors = x.contiguous().numpy(), codes.numpy(), scales.numpy()

@@ -131,6 +131,14 @@ def test_groups_are_no_worse_than_half_a_step(group: int):
     assert error.mean() < 0.31 * step.mean()  # a uniform error has 1/sqrt(12) of a step
 
 
+def test_a_group_of_sixteen_levels_is_kept_exactly():
+    weight = (torch.arange(64) % 16 * 0.25 - 1).view(2, 32)
+    found = schemes.quantise_groups(weight, 32)
+    assert found.codes.tolist() == (torch.arange(64) % 16).view(2, 32).tolist()
+    assert torch.equal(schemes.widen_groups(found), weight)
+    assert torch.equal(schemes.widen_groups(schemes.quantise_groups(weight[:, :20], 32)), weight[:, :20])
+
+
 def test_unknown_schemes_and_groups_are_refused():
     with pytest.raises(SchemeUnsupported, match="groups of 32, 64, 128, not 48"):
         schemes.quantise_groups(torch.randn(8, 96), 48)
