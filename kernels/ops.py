@@ -119,17 +119,23 @@ def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "n
     """Run every operation once on the smallest shapes, so that nothing is compiled (the first time ever, up to a
     minute) or loaded from the compiler's cache (afterwards) while requests wait. weights, kv: dtypes to be used;
     scheme: of the weights."""
+    device, kind = ops.device, torch.float32 if ops.device == "cpu" else weights
+
+    def zeros(*shape: int, dtype: torch.dtype = kind) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
     layout = PageLayout(1, 32, 4, 0, kv)
-    pages, slots = layout.allocate(1), torch.arange(2)
-    x = torch.zeros(2, 32)
-    ops.write_kv(x.view(2, 1, 32), x.view(2, 1, 32), pages, slots)
-    ops.rotate_and_write(torch.zeros(2, 96), x, x, pages, slots, None)
-    ops.attention(x.view(2, 1, 32), pages, AttentionPlan.build([2], [2], [[0]], 4), 1.0)
-    table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights)
-    module = SliceWeights(torch.zeros(16, 32), torch.zeros(64, 16), 16, 1.0)
+    pages = layout.allocate(1 << 9, device)
+    k, plan = zeros(2, 1, 32), AttentionPlan.build([2], [2], [[0]], 4, device)
+    ops.write_kv(k, k, pages, torch.arange(2, device=device))
+    ops.attention(k, pages, plan, 1.0)
+    table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights, device)
+    module = SliceWeights(zeros(16, 32), zeros(64, 16), 16, 1.0)
     table.set_slot(0, table.prepare({(0, "site", 0): module}))
     for rows in (1, 1 << 11):  # below and above the size that is worth a second thread
-        y = ops.prepare_linear(torch.zeros(64, 32, dtype=weights), None, scheme)(torch.zeros(rows, 32))
-        ops.silu_mul(ops.add_norm(torch.zeros(rows, 128), None, torch.ones(128), 1e-6))
-        ops.apply_lora(torch.zeros(rows, 32), y, 0, "site", table.plan([0], [rows]), table)
-    ops.sample(y[:2], [DrawSpec(), DrawSpec(top_k=2, logprobs=1)])
+        angle = zeros(rows, 32, dtype=torch.float32)
+        ops.rotate_and_write(zeros(rows, 96), angle, angle, pages, torch.arange(rows, device=device), None)
+        y = ops.prepare_linear(zeros(64, 32, dtype=weights), None, scheme)(zeros(rows, 32))
+        ops.silu_mul(ops.add_norm(zeros(rows, 128), None, zeros(128, dtype=torch.float32), 1e-6))
+        ops.apply_lora(zeros(rows, 32), y, 0, "site", table.plan([0], [rows]), table)
+    ops.sample(zeros(2, 64, dtype=torch.float32), [DrawSpec(), DrawSpec(top_k=2, logprobs=1)])

@@ -87,6 +87,45 @@ def rotate(
         out[d + half] = scratch[d + half] * cos[d + half] + scratch[d] * sin[d + half]
 
 
+@compiled
+def rotate_part(
+    part: int,
+    parts: int,
+    queries: int,
+    kv_heads: int,
+    qkv: Floats,
+    cos: Floats,
+    sin: Floats,
+    q_norm: Floats,
+    k_norm: Floats,
+    eps: np.float32,
+    out: Floats,
+    layer: tuple[int, ...],
+    slots: Ints,
+) -> None:
+    """Every parts-th stretch of the tokens. qkv: [T, heads, D]; out: [T, queries, D]. queries may be 0. cos, sin:
+    [T, D], or empty to store keys as they are. layer: where pages lie."""
+    k, v, k_scale, v_scale, groups, page_size, stride, scale_stride = layer
+    tokens, heads, width = qkv.shape
+    depth = width // groups
+    scratch, row = np.empty(width, np.float32), np.empty(width, np.float32)
+    for t in range(tokens * part // parts, tokens * (part + 1) // parts):
+        for h in range(heads):
+            if h < queries:
+                rotate(qkv[t, h], q_norm, eps, cos[t], sin[t], scratch, out[t, h])
+            elif slots[t] >= 0:
+                is_key = h < queries + kv_heads
+                if is_key and len(cos):
+                    rotate(qkv[t, h], k_norm, eps, cos[t], sin[t], scratch, row)
+                else:
+                    row[:] = qkv[t, h]
+                page, first = slots[t] // page_size, (h - queries) % kv_heads * page_size + slots[t] % page_size
+                values = (k if is_key else v) + page * stride + first * width
+                scales = (k_scale if is_key else v_scale) + 2 * (page * scale_stride + first * groups)
+                for g in range(groups):
+                    round_row(row[g * depth :].ctypes.data, depth, values + g * depth, scales + 2 * g)
+
+
 @compiled_parallel
 def rotate_all(
     parts: int,
@@ -102,28 +141,8 @@ def rotate_all(
     layer: tuple[int, ...],
     slots: Ints,
 ) -> None:
-    """qkv: [T, heads, D]; out: [T, queries, D]. queries may be 0. cos, sin: [T, D], or empty to store keys as they
-    are. layer: where pages lie."""
-    k, v, k_scale, v_scale, groups, page_size, stride, scale_stride = layer
-    tokens, heads, width = qkv.shape
-    depth = width // groups
     for part in prange(parts):
-        scratch, row = np.empty(width, np.float32), np.empty(width, np.float32)
-        for t in range(tokens * part // parts, tokens * (part + 1) // parts):
-            for h in range(heads):
-                if h < queries:
-                    rotate(qkv[t, h], q_norm, eps, cos[t], sin[t], scratch, out[t, h])
-                elif slots[t] >= 0:
-                    is_key = h < queries + kv_heads
-                    if is_key and len(cos):
-                        rotate(qkv[t, h], k_norm, eps, cos[t], sin[t], scratch, row)
-                    else:
-                        row[:] = qkv[t, h]
-                    page, first = slots[t] // page_size, (h - queries) % kv_heads * page_size + slots[t] % page_size
-                    values = (k if is_key else v) + page * stride + first * width
-                    scales = (k_scale if is_key else v_scale) + 2 * (page * scale_stride + first * groups)
-                    for g in range(groups):
-                        round_row(row[g * depth :].ctypes.data, depth, values + g * depth, scales + 2 * g)
+        rotate_part(part, parts, queries, kv_heads, qkv, cos, sin, q_norm, k_norm, eps, out, layer, slots)
 
 
 def supported(pages: LayerPages) -> bool:
@@ -158,20 +177,13 @@ def run(
         pages.scale_stride,
     )
     weights = (NONE, NONE) if norms is None else (norms.q.float().numpy(), norms.k.float().numpy())
-    run_parallel(
-        rotate_all,
-        1 if qkv.numel() < SERIAL else get_threads(),
-        queries,
-        pages.kv_heads,
-        qkv.numpy(),
-        cos,
-        sin,
-        *weights,
-        np.float32(0 if norms is None else norms.eps),
-        out.numpy(),
-        layer,
-        slots.numpy(),
-    )
+    eps = np.float32(0 if norms is None else norms.eps)
+    work = (queries, pages.kv_heads, qkv.numpy(), cos, sin, *weights, eps, out.numpy(), layer, slots.numpy())
+    threads = 1 if qkv.numel() < SERIAL else get_threads()
+    if threads == 1:  # without waking the pool, which takes longer than a decode step's tokens do
+        rotate_part(0, 1, *work)
+    else:
+        run_parallel(rotate_all, threads, *work)
 
 
 def rotate_and_write(

@@ -58,7 +58,7 @@ def test_nothing_is_compiled_after_warming_up(ops):
     for scheme in SCHEMES:
         warm_up(ops, torch.bfloat16, torch.int8, scheme)
     warm_up(ops, torch.float32, torch.int8)
-    kernels = (attention.all_units, cpu_write.rotate_all, lora.all_tiles, lora.dealt_tiles)
+    kernels = (attention.all_units, cpu_write.rotate_all, cpu_write.rotate_part, lora.all_tiles, lora.dealt_tiles)
     kernels += (panels.multiply, panels.multiply_parallel, panels.multiply_bytes, panels.multiply_bytes_parallel)
     kernels += (panels.to_bytes, panels.to_bytes_parallel)
     kernels += (elementwise.norm_rows, elementwise.silu_rows, elementwise.norm_parts, elementwise.silu_parts)
@@ -68,6 +68,8 @@ def test_nothing_is_compiled_after_warming_up(ops):
         fused = torch.randn(rows, 8, 64)
         for many in (rows, 4096):
             ops.silu_mul(ops.add_norm(torch.randn(many, 66), torch.randn(many, 66), torch.rand(66), 1e-5))
+            angle, slots = torch.randn(many, 64), torch.arange(many) % 48
+            ops.rotate_and_write(torch.randn(many, 6 * 64), angle, angle, pages, slots, None)
         ops.write_kv(fused[:, 4:6], fused[:, 6:], pages, torch.arange(rows))
         ops.attention(fused[:, :4], pages, AttentionPlan.build([rows], [rows], [[0]], 16), 0.1)
         for dtype in (torch.bfloat16, torch.float32):
