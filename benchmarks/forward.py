@@ -1,7 +1,7 @@
 """The forward pass alone, through the real runner and no server: LoRA's share of a prefill, and what int8 pages cost.
 
 What is compared takes turns, call by call, and the fastest turn of each counts: on a machine that others use, it is
-the one that was disturbed least.
+the one that was disturbed least. Beside each ratio stands the same one of processor time.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -81,16 +81,23 @@ def stored(model: Path, adapters: Path, store: LocalStore) -> dict[int, bytes]:
     return found
 
 
-def turns(runs: dict[str, Callable[[], object]], times: int) -> dict[str, float]:
+class Taken(NamedTuple):
+    """Seconds on the wall's clock, and of processor time over all threads."""
+
+    wall: float
+    processor: float
+
+
+def turns(runs: dict[str, Callable[[], object]], times: int) -> dict[str, Taken]:
     """Least seconds of each, all taking turns, after one round that is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    taken: dict[str, list[Taken]] = {name: [] for name in runs}
     for round_ in range(times + 1):
         for name, run in runs.items():
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             run()
             if round_:
-                taken[name].append(time.perf_counter() - began)
-    return {name: min(values) for name, values in taken.items()}
+                taken[name].append(Taken(time.perf_counter() - began, time.process_time() - worked))
+    return {name: Taken(*map(min, zip(*values, strict=True))) for name, values in taken.items()}
 
 
 def prefill(
@@ -111,12 +118,13 @@ def prefill(
     runs = {"base": lambda: once(None)} | {str(rank): lambda d=digests[rank]: once(d) for rank in RANKS}
     seconds = turns(runs, times)
     base = seconds.pop("base")
-    report.add(f"{variant.name} prefill of {PROMPT}", PROMPT / base, "tok/s")
+    report.add(f"{variant.name} prefill of {PROMPT}", PROMPT / base.wall, "tok/s")
     floor = prefill_seconds(machine, Size.of(model), PROMPT, 0)
-    report.add(f"{variant.name} prefill of {PROMPT}, of the GEMM rate", floor / base)
+    report.add(f"{variant.name} prefill of {PROMPT}, of the GEMM rate", floor / base.wall)
     for rank, taken in seconds.items():
         what = f"{variant.name} LoRA's share of a prefill of {PROMPT}, rank {rank}"
-        report.show(what, 1 - base / taken, TARGETS.get(what, ""))
+        by_processor = 1 - base.processor / taken.processor
+        report.show(what, 1 - base.wall / taken.wall, TARGETS.get(what, ""), by_processor_time=by_processor)
 
 
 def pages(model: Path, report: Report, times: int) -> None:
@@ -132,13 +140,12 @@ def pages(model: Path, report: Report, times: int) -> None:
             runner.close()
     for kind in kinds:
         report.add(f"{kind} pages", sizes[kind], "B/token")
-        report.add(f"{kind} pages, {ROWS} rows at {CONTEXT}", ROWS / seconds[kind], "tok/s")
-    ratios = {
-        "int8 / bf16 KV bytes per token": sizes["int8"] / sizes["bfloat16"],
-        f"int8 / bf16 pages, decode speed at {CONTEXT}": seconds["bfloat16"] / seconds["int8"],
-    }
-    for what, ratio in ratios.items():
-        report.show(what, ratio, TARGETS.get(what, ""))
+        report.add(f"{kind} pages, {ROWS} rows at {CONTEXT}", ROWS / seconds[kind].wall, "tok/s")
+    what = "int8 / bf16 KV bytes per token"
+    report.show(what, sizes["int8"] / sizes["bfloat16"], TARGETS.get(what, ""))
+    what = f"int8 / bf16 pages, decode speed at {CONTEXT}"
+    wall, processor = (seconds["bfloat16"][i] / seconds["int8"][i] for i in range(2))
+    report.show(what, wall, TARGETS.get(what, ""), by_processor_time=processor)
 
 
 def decoding(runner: ModelRunner, each: int) -> Callable[[], object]:

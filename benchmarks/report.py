@@ -66,15 +66,15 @@ class Report:
     def add(self, what: str, value: float, unit: str = "", note: str = "", **detail: Any) -> None:
         self._take(Row(what, value, unit, note=note, detail=detail))
 
-    def judge(self, what: str, value: float, target: str, unit: str = "", note: str = "") -> None:
-        self._take(Row(what, value, unit, target, Target(target).met(value), note))
+    def judge(self, what: str, value: float, target: str, unit: str = "", note: str = "", **detail: Any) -> None:
+        self._take(Row(what, value, unit, target, Target(target).met(value), note, detail))
 
-    def show(self, what: str, value: float, target: str) -> None:
+    def show(self, what: str, value: float, target: str, **detail: Any) -> None:
         """Judged when there is a target."""
         if target:
-            self.judge(what, value, target)
+            self.judge(what, value, target, **detail)
         else:
-            self.add(what, value)
+            self.add(what, value, **detail)
 
     def absent(self, what: str, why: str, target: str = "") -> None:
         self._take(Row(what, None, target=target, note=why))
