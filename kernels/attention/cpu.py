@@ -99,8 +99,9 @@ def locate(
     kind, _, _, k_scale, v_scale, groups, width, page_size, stride, scale_stride = layer
     item = SIZES[kind]
     count, t = min(CHUNK + TILE, length - start), 0
+    entry, offset = start // page_size, start % page_size  # one division: they cost more than a page's work
     while t < count:
-        page, offset = np.int64(table[(start + t) // page_size]), (start + t) % page_size
+        page = np.int64(table[entry])
         run = min(page_size - offset, count - t)
         first = head * page_size + offset
         for j in range(run):
@@ -111,7 +112,7 @@ def locate(
             for g in range(groups):
                 widen_scales(k_scale + at + 2 * g, factors[0, g, t:].ctypes.data, scored, 2 * groups)
                 widen_scales(v_scale + at + 2 * g, factors[1, g, t:].ctypes.data, scored, 2 * groups)
-        t += run
+        t, entry, offset = t + run, entry + 1, 0
     for t in range(count, CHUNK + TILE):
         where[t] = where[count - 1]
     if kind == INT8:
@@ -375,15 +376,17 @@ def supported(pages: LayerPages) -> bool:
 
 
 NO_FLOATS = np.zeros((0, 0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32)
-NO_TREE = np.zeros(0, np.int64)
 
 
 def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -> Tensor:
     """Attention of ragged rows over their pages.
 
     q: [T, heads, head_dim] fp32, heads a multiple of kv_heads. scale multiplies q·k. Returns [T, heads, head_dim].
-    Every position that the plan lets a query see must have been written; nothing beyond is used.
+    Every position that the plan lets a query see must have been written; nothing beyond is used. Raises ValueError
+    for a plan with a capacity: nothing is captured here.
     """
+    if plan.capacity is not None:
+        raise ValueError("plan: with a capacity, which only captured graphs want")
     if not supported(pages):
         return reference.attention(q, pages, plan, scale)
     out = torch.empty(q.shape)
@@ -418,14 +421,7 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         layer,
         pages.kv_heads,
         np.float32(scale * LOG2_E),
-        plan.block_table.numpy(),
-        plan.cu_q.numpy(),
-        plan.lengths.numpy(),
-        plan.seen.numpy(),
-        plan.blocks.numpy(),
-        plan.starts.numpy(),
-        plan.owners.numpy(),
-        NO_TREE if plan.tree is None else plan.tree.numpy(),
+        *plan.arrays,
         *partial,
     )
     return out

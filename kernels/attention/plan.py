@@ -19,6 +19,8 @@ CHUNK = 256  # positions per softmax, counted from a row's first: partial result
 NODES = 64  # queries that a row with a tree may have
 SHORT, LONG = 8, 16  # queries of one row that share a pass over its pages, in rows of at most NODES and of more
 TENSORS = ("cu_q", "lengths", "block_table", "seen", "blocks", "starts", "owners", "counts", "tree", "buffer")
+HOST = ("block_table", "cu_q", "lengths", "seen", "blocks", "starts", "owners", "tree")
+NO_TREE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class AttentionPlan:
     buffer: int32, the memory of all of these tensors.
     q_lens, totals: q_len and lengths once more, on the host. kinds: how many blocks each of the three kinds has.
     cost: multiply-adds of one head and dimension. dearest: pieces of the block that has most. capacity: as given.
+    arrays: on CPU the tensors from block_table to tree, in HOST's order and an empty tree for none: to make them anew
+    would cost every layer as much as a short row's attention.
     """
 
     cu_q: Tensor
@@ -79,6 +83,7 @@ class AttentionPlan:
     cost: int
     dearest: int
     capacity: Capacity | None = None
+    arrays: tuple[NDArray[Any], ...] = ()
 
     @classmethod
     def build(
@@ -149,7 +154,8 @@ class AttentionPlan:
         for line, row_pages, need in zip(plan.block_table.numpy(), pages, used, strict=False):
             line[:need] = row_pages[:need]
         if device == "cpu":
-            return plan
+            tensors = [getattr(plan, name) for name in HOST]
+            return replace(plan, arrays=tuple(NO_TREE if t is None else t.numpy() for t in tensors))
         moved = _views(plan.buffer.to(device), shapes, masks is not None)
         return replace(plan, **moved)
 

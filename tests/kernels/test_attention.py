@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tenantry.kernels.attention import cpu, cpu_write, reference, rotary
 from tenantry.kernels.attention.layout import LayerPages, PageLayout
-from tenantry.kernels.attention.plan import CHUNK, AttentionPlan
+from tenantry.kernels.attention.plan import CHUNK, AttentionPlan, Capacity
 from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.testing import arena_pages, assert_close
 
@@ -187,6 +187,15 @@ def test_a_chain_has_the_bits_of_causal_rows(ops):
 def test_masks_that_are_no_tree_are_refused(tree):
     with pytest.raises(ValueError, match="tree"):
         AttentionPlan.build([3], [3], [[0]], 4, tree=tree)
+
+
+def test_a_plan_with_a_capacity_is_refused(ops):
+    plan = AttentionPlan.build([1], [3], [[0]], 4, capacity=Capacity(2, 1, 8))
+    with pytest.raises(ValueError, match="capacity"):
+        ops.attention(torch.zeros(2, 2, 32), PageLayout(2, 32, 4).allocate(1), plan, 1.0)
+    for q_lens, lengths in (([1] * 3, [1] * 3), ([2], [2]), ([1], [9])):
+        with pytest.raises(ValueError, match="beyond"):
+            AttentionPlan.build(q_lens, lengths, [[0, 1, 2]] * len(q_lens), 4, capacity=Capacity(2, 1, 8))
 
 
 def test_nan_in_one_row_stays_in_it(ops):
