@@ -21,12 +21,13 @@ from benchmarks.floor import bf16_in_hardware, processor_name
 from benchmarks.models import make
 from benchmarks.report import Report, table
 from benchmarks.server import Served, serve
+from benchmarks.targets import TARGETS
 from benchmarks.variants import VARIANTS, Variant
 from benchmarks.workload import DESCRIPTIONS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
-PARTS = "scheduler,gateway,demo,base,forward,kernels"
+PARTS = "scheduler,gateway,demo,base,forward,memory,kernels"
 WORKLOADS = "W2,W1,WC,W5,W3,W4"
 
 # Workload and variants that meet each peer.
@@ -123,6 +124,18 @@ def gateway_overhead(report: Report) -> None:
     report.add("gateway per token", min(micros), "us", note=note, median_us=statistics.median(micros))
 
 
+def swap_cliff(report: Report, quick: bool) -> None:
+    """W7, on the demo's model: throughput while more adapters are in use than fit, of that with all of them held."""
+    from benchmarks.memory import cliff
+
+    points = cliff(DEMO / "model", 16, 48 if quick else 128, passes=1 if quick else 3)
+    smallest = {p.memory: p.tokens for p in reversed(points)}
+    for p in points:
+        what = f"W7 {p.multiple:g} x budget, {p.memory}"
+        share = p.tokens / smallest[p.memory]
+        report.show(what, share, TARGETS.get(what, ""), tok_s=p.tokens, loads=p.loads, steady=p.steady)
+
+
 def modules() -> Iterator[str]:
     """Benchmarks that print their own tables."""
     yield "benchmarks.scheduler"
@@ -183,6 +196,8 @@ def measure(a: argparse.Namespace, report: Report) -> None:
         forward.measure(folder / "base", folder / "adapters", a.variants, report, a.quick)
     if "demo" in a.only:
         model_part("demo", DEMO / "model", {p.name: p for p in sorted((DEMO / "adapters").iterdir())}, a, report)
+    if "memory" in a.only:
+        swap_cliff(report, a.quick)
     if "gateway" in a.only:
         gateway_overhead(report)
     for module in modules():
