@@ -1,0 +1,65 @@
+"""Prompt lookup: what it finds, what it must not see, what it forgets."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenantry.runtime.speculative.lookup import LONGEST, SHORTEST, Lookup, NgramIndex
+
+A, B = b"a" * 32, b"b" * 32
+
+
+def test_what_came_before_is_guessed_again():
+    tree = Lookup().propose(1, A, [1, 2, 3, 4, 5, 9, 1, 2, 3], 3)
+    assert tree is not None
+    assert tree.tokens == (4, 5, 9)
+    assert tree.is_chain
+
+
+def test_nothing_known_is_no_guess():
+    assert Lookup().propose(1, A, list(range(50)), 4) is None
+
+
+def test_the_latest_place_counts():
+    tree = Lookup().propose(1, A, [1, 2, 7, 0, 1, 2, 8, 0, 1, 2], 1)
+    assert tree is not None
+    assert tree.tokens == (8,)
+
+
+def test_texts_of_another_namespace_are_never_guessed():
+    lookup = Lookup()
+    lookup.finish(1, A, [1, 2, 3, 4, 5, 6])
+    assert lookup.propose(2, B, [0, 1, 2, 3], 2) is None
+    found = lookup.propose(3, A, [0, 1, 2, 3], 2)
+    assert found is not None
+    assert found.tokens == (4, 5)
+
+
+def test_a_dropped_namespace_is_forgotten():
+    lookup = Lookup()
+    lookup.finish(1, A, [1, 2, 3, 4])
+    lookup.forget(A)
+    assert lookup.propose(2, A, [1, 2, 3], 1) is None
+
+
+def test_memory_is_bounded():
+    index = NgramIndex(100)
+    for start in range(0, 5000, 7):
+        index.add([start + i for i in range(30)])
+        assert len(index) <= 100
+        assert len(index._after) <= 100 * (LONGEST - SHORTEST + 1)
+    lookup = Lookup(namespaces=3)
+    for i in range(10):
+        lookup.finish(i, bytes([i]), [1, 2, 3])
+    assert len(lookup._shared) == 3
+
+
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=60), st.integers(1, 6))
+def test_growing_a_sequence_step_by_step_finds_what_a_fresh_index_finds(tokens, most):
+    """Only texts that end alike are compared: an index that learned step by step knows no less."""
+    lookup = Lookup()
+    for end in range(3, len(tokens) + 1):
+        grown = lookup.propose(1, A, tokens[:end], most)
+    fresh = Lookup().propose(1, A, tokens, most)
+    assert (grown is None) == (fresh is None)
+    if grown is not None and fresh is not None:
+        assert grown.tokens[0] == fresh.tokens[0]
