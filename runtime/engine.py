@@ -5,17 +5,15 @@ model fails: the request at fault ends, the others do not notice. It must not kn
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 
 from tenantry.adapters.errors import AdapterError
 from tenantry.adapters.room import NONE, Footprint
 from tenantry.runtime.journal import Closed, Counted, Opened, Record
 from tenantry.runtime.messages import (
-    ChoiceFinished,
     Event,
     Finished,
     Refused,
@@ -25,8 +23,10 @@ from tenantry.runtime.messages import (
     Usage,
 )
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
-from tenantry.runtime.scheduler.scheduler import Scheduler
-from tenantry.runtime.stops import Hit, StopWatch
+from tenantry.runtime.scheduler.scheduler import NO_GUESSES, Scheduler
+from tenantry.runtime.scheduler.steptime import StepTimeModel
+from tenantry.runtime.speculative.speculator import Guess, Judged, Speculator
+from tenantry.runtime.stops import StopWatch
 
 log = structlog.get_logger("engine")
 
@@ -50,7 +50,8 @@ class RecordSink(Protocol):
 
 
 class Engine:
-    """footprint: what an adapter occupies when resident; raises AdapterError for one that is not there."""
+    """footprint: what an adapter occupies when resident; raises AdapterError for one that is not there.
+    speculator: who guesses, or None for no guesses at all."""
 
     def __init__(
         self,
@@ -59,12 +60,15 @@ class Engine:
         journal: RecordSink,
         stops: StopWatch,
         footprint: Callable[[bytes], Footprint],
+        speculator: Speculator | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
         self._journal = journal
         self._stops = stops
         self._footprint = footprint
+        self._speculator = speculator
+        self._step_time = StepTimeModel()
         self._opened: list[Record] = []
         self.computing = False  # the last step had rows, so the next one most likely has
 
@@ -92,20 +96,26 @@ class Engine:
 
     def drop(self, digest: bytes) -> None:
         self._scheduler.drop(digest)
+        if self._speculator is not None:
+            self._speculator.forget(digest)
 
     def step(self, now: float) -> list[Event]:
         """One forward pass and everything that follows from it. The events are in the journal when this returns.
 
         Raises MeteringUnavailable or EngineBroken, after which the engine must not be used.
         """
-        plan = self._scheduler.plan(now)
+        ahead = self._speculator.first_ahead if self._speculator is not None else 0
+        plan = self._scheduler.plan(now, self._guesses(), ahead)
         self.computing = plan is not None and bool(plan.rows)
         if plan is None:
             self._record([])
             return []
         result = self._run(plan)
-        events = self._scheduler.commit(plan, result, now)
-        events = self._end_at_stops(events)
+        events = self._scheduler.commit(plan, result, now, self._stops.feed)
+        self._learn(plan, result)
+        for event in events:
+            if isinstance(event, Finished | Refused):
+                self._stops.close(event.request_id)
         self._record(events)
         return events
 
@@ -116,15 +126,34 @@ class Engine:
     def stats(self) -> Stats:
         return self._scheduler.stats()
 
-    # Stop strings
+    # Guesses
 
-    def _end_at_stops(self, events: list[Event]) -> list[Event]:
-        for hit in list(self._stops.feed(events)):
-            if not self._scheduler.finish_choice(hit.request_id, hit.choice, hit.matched):
-                events = [_ended_by(hit, event) for event in events]  # by the same token, and the text tells it
-        later = self._scheduler.take_events()
-        list(self._stops.feed(later))
-        return events + later
+    def _guesses(self) -> Mapping[int, Guess]:
+        """What the next step guesses, decided by what was learned of guesses and of time."""
+        if self._speculator is None:
+            return NO_GUESSES
+        candidates = self._scheduler.candidates()
+        if not candidates:
+            return NO_GUESSES
+        return self._speculator.propose(candidates, self._scheduler.guess_budget(len(candidates)), self._step_time)
+
+    def _learn(self, plan: StepPlan, result: StepResult) -> None:
+        """After the commit: how long it took, which guesses stood, and what the runner guesses next."""
+        computed = sum(len(row.tokens) + (len(row.draft.tokens) if row.draft is not None else 0) for row in plan.rows)
+        if computed and result.seconds:
+            self._step_time.observe(computed, sum(row.start + len(row.tokens) for row in plan.rows), result.seconds)
+        speculator = self._speculator
+        if speculator is None:
+            return
+        judged = []
+        for row, row_result in zip(plan.rows, result.rows, strict=True):
+            if row.draft is not None and row_result.fault is None:
+                judged.append(Judged(row.sequence, row.adapter, row.draft, row_result.accepted))
+            if row_result.proposal is not None:
+                length = row.start + len(row.tokens) + len(row_result.tokens)
+                speculator.proposed(row.sequence, length, row_result.proposal)
+        speculator.learn(judged)
+        speculator.guessed(result.guessing_seconds, max((row.ahead for row in plan.rows), default=0))
 
     # The journal
 
@@ -196,16 +225,6 @@ class Engine:
             self._runner.run(StepPlan(0, (Row(-1, (0,), row.start, row.pages, None, None),)))
         except Exception as error:
             raise EngineBroken(f"the model fails on anything: {type(error).__name__}") from error
-
-
-def _ended_by(hit: Hit, event: Event) -> Event:
-    match event:
-        case ChoiceFinished(request_id=hit.request_id, choice=hit.choice):
-            return msgspec.structs.replace(event, reason="stop", matched=hit.matched)
-        case Finished(request_id=hit.request_id, reason="length"):
-            return msgspec.structs.replace(event, reason="stop")
-        case _:
-            return event
 
 
 def whereabouts(error: BaseException) -> str:

@@ -43,7 +43,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Run one request. `namespace` is Namespace.key; `adapter` a 32-byte AdapterDigest, or None for the base.
 
     share_key: opaque; requests with equal keys share one fair share. deadline: seconds from receipt after which
-    a request that has not started is refused; 0 for none.
+    a request that has not started is refused; 0 for none. speculate: False computes every token by itself, which
+    changes speed and cost and never the text.
     """
 
     request_id: str
@@ -54,6 +55,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     share_key: str
     receipt: bytes = b""
     deadline: float = 0.0
+    speculate: bool = True
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -84,7 +86,8 @@ Command = Submit | Abort | WarmAdapter | DropAdapter | Ping
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts, made by the engine alone. cached counts prompt tokens whose KV was found, not computed.
 
-    completion counts every generated token of every choice, end tokens included.
+    completion counts every generated token of every choice, end tokens included. drafted counts guesses that were
+    computed for the request, accepted those that stood.
     """
 
     prompt: int = 0
@@ -162,6 +165,8 @@ class Stats(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     preemptions: int = 0
     step_seconds: float = 0.0
     adapter_bytes: int = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tenantry.runtime.messages import Sampling, TokenLogprob
+from tenantry.runtime.speculative.tree import DraftTree
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -29,6 +30,22 @@ class Draw(msgspec.Struct, frozen=True):
     forbidden: tuple[int, ...] = ()
 
 
+def after(draw: Draw, tokens: Sequence[int]) -> Draw:
+    """The draw that follows when `tokens` come after the text first: guesses on the way to a node of a draft."""
+    if not tokens:
+        return draw
+    position = draw.position + len(tokens)
+    early = position - draw.prompt_length < draw.sampling.min_tokens
+    return Draw(
+        draw.sampling,
+        draw.choice,
+        position,
+        draw.prompt_length,
+        [*draw.history, *tokens],
+        draw.forbidden if early else (),
+    )
+
+
 class Row(msgspec.Struct, frozen=True):
     """One sequence's work in one step.
 
@@ -36,6 +53,9 @@ class Row(msgspec.Struct, frozen=True):
     start .. start+len(tokens)-1. pages: block table; pages[i] holds positions [i*page_size, (i+1)*page_size) and
     covers every position up to the last. Positions before start are already in those pages. adapter: digest of
     the adapter, resident by the time the plan runs, or None. draw: None while a prompt is only partly computed.
+    draft: guesses at what follows the last token, to be judged in this step; pages cover one position for each of
+    them after the row's own, and what is written there counts only as far as guesses stand. ahead: most tokens that
+    the runner may guess for the next step; pages cover those as well. Both only where draw is not None.
     """
 
     sequence: int
@@ -44,6 +64,8 @@ class Row(msgspec.Struct, frozen=True):
     pages: Sequence[int]
     adapter: bytes | None
     draw: Draw | None
+    draft: DraftTree | None = None
+    ahead: int = 0
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -70,17 +92,26 @@ class StepPlan:
 
 class RowResult(msgspec.Struct, frozen=True):
     """tokens: ids drawn for the row (empty when its draw is None). fault: why this row alone failed, if so
-    (non-finite logits); a faulty row has no tokens and its pages must never be shared."""
+    (non-finite logits); a faulty row has no tokens and its pages must never be shared.
+
+    accepted: how many of the tokens were guesses that stand: the first ones, whose KV is in place. proposal: guesses
+    at what follows the tokens, if the runner has a proposer of its own.
+    """
 
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
     fault: str | None = None
+    accepted: int = 0
+    proposal: DraftTree | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """rows: aligned with plan.rows. loaded, failed: adapter loads that ended since the last result."""
+    """rows: aligned with plan.rows. loaded, failed: adapter loads that ended since the last result. seconds: how long
+    the rows took, guessing for the next step apart; guessing_seconds: that. Both 0 when nobody measured."""
 
     rows: tuple[RowResult, ...]
     loaded: tuple[bytes, ...] = ()
     failed: tuple[tuple[bytes, str], ...] = ()
+    seconds: float = 0.0
+    guessing_seconds: float = 0.0

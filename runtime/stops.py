@@ -3,20 +3,11 @@
 Owns a decoder per choice that has stop strings, and none for the others. It must not know schedules or sockets.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from tenantry.runtime.messages import Event, Finished, Refused, Submit, Tokens
+from tenantry.runtime.messages import Submit
+from tenantry.runtime.scheduler.finish import Hit
 from tenantry.runtime.text import TextDecoder, TextModel
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A choice whose text now holds the stop string `matched`."""
-
-    request_id: str
-    choice: int
-    matched: str
 
 
 class StopWatch:
@@ -26,26 +17,27 @@ class StopWatch:
         self._decoders: dict[str, dict[int, TextDecoder]] = {}
 
     def open(self, submit: Submit) -> None:
-        """Watch a request, if it has stop strings, until its terminal event is seen."""
+        """Watch a request, if it has stop strings, until close()."""
         if submit.sampling.stop:
             self._watched[submit.request_id] = submit
             self._decoders[submit.request_id] = {}
 
-    def feed(self, events: Iterable[Event]) -> Iterator[Hit]:
-        """The hits among a step's events, at most one per choice."""
-        for event in events:
-            if isinstance(event, Tokens) and event.request_id in self._watched:
-                yield from self._push(event)
-            elif isinstance(event, Finished | Refused) and event.request_id in self._watched:
-                del self._watched[event.request_id], self._decoders[event.request_id]
+    def close(self, request_id: str) -> None:
+        """The request has ended. Unknown ids are ignored."""
+        if request_id in self._watched:
+            del self._watched[request_id], self._decoders[request_id]
 
-    def _push(self, event: Tokens) -> Iterator[Hit]:
-        decoders = self._decoders[event.request_id]
-        decoder = decoders.get(event.choice)
+    def feed(self, request_id: str, choice: int, tokens: Sequence[int]) -> Hit | None:
+        """The next tokens of a choice; the first of them that completes a stop string, if one does."""
+        watched = self._watched.get(request_id)
+        if watched is None:
+            return None
+        decoders = self._decoders[request_id]
+        decoder = decoders.get(choice)
         if decoder is None:
-            sampling = self._watched[event.request_id].sampling
-            decoder = decoders[event.choice] = self._text.decoder(sampling.stop, sampling.min_tokens)
-        before = decoder.matched
-        decoder.push(event.tokens)
-        if decoder.matched is not None and before is None:
-            yield Hit(event.request_id, event.choice, decoder.matched)
+            decoder = decoders[choice] = self._text.decoder(watched.sampling.stop, watched.sampling.min_tokens)
+        for kept, token in enumerate(tokens, start=1):
+            decoder.push((token,))
+            if decoder.matched is not None:
+                return Hit(kept, decoder.matched)
+        return None

@@ -11,8 +11,12 @@ from enum import IntEnum
 from typing import Final
 from zlib import crc32
 
+import msgspec
+
 from tenantry.runtime.messages import TokenLogprob
-from tenantry.runtime.plan import Draw, Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.plan import Draw, Row, RowResult, StepPlan, StepResult, after
+from tenantry.runtime.speculative.tree import DraftTree, path
+from tenantry.runtime.speculative.verify import match
 
 _LOAD_STEPS: Final = 2
 
@@ -35,7 +39,8 @@ class ScriptedRunner:
     """words: the ids that are drawn, beyond end_tokens. The token at a position is a function of the three tokens
     before it, the position, the adapter, and seed and choice if the temperature is above 0.
 
-    faults: whether prompts may command a Fault. step_s: seconds that a step with rows takes.
+    faults: whether prompts may command a Fault. step_s: seconds that a step with rows takes. knows: how many tenths
+    of its own guesses for the next step are right; it guesses when it is asked to.
     """
 
     def __init__(
@@ -45,12 +50,14 @@ class ScriptedRunner:
         end_tokens: tuple[int, ...] = (),
         step_s: float = 0.0,
         faults: bool = False,
+        knows: int = 10,
     ) -> None:
         self.vocab_size = vocab_size
         self.end_tokens = end_tokens
         self._words = tuple(words)
         self._step_s = step_s
         self._faults = faults
+        self._knows = knows
         self._resident: set[bytes] = set()
         self._loading: dict[bytes, int] = {}
         self.runs = 0
@@ -97,14 +104,35 @@ class ScriptedRunner:
         if fault == Fault.EXIT:
             os._exit(66)
         if fault == Fault.END and self.end_tokens and self.end_tokens[0] not in draw.forbidden:
-            token = self.end_tokens[0]
-        else:
-            token = self.token(draw, row.adapter)
+            return self._answer(draw, (self.end_tokens[0],), 0)
+        draft = row.draft or DraftTree((), ())
+        draft.check()
+        drawn = [self.token(draw, row.adapter)]
+        drawn += [
+            self.token(after(draw, [draft.tokens[n] for n in path(draft, node)]), row.adapter)
+            for node in range(len(draft.tokens))
+        ]
+        verdict = match(draft, drawn)
+        result = self._answer(draw, verdict.tokens, len(verdict.accepted))
+        if not row.ahead:
+            return result
+        return msgspec.structs.replace(result, proposal=self._guess(after(draw, verdict.tokens), row))
+
+    def _guess(self, draw: Draw, row: Row) -> DraftTree:
+        """A chain that is right as often as it should be, also beyond an end, which is harmless."""
+        tokens: list[int] = []
+        for _ in range(row.ahead):
+            token = self.token(after(draw, tokens), row.adapter)
+            wrong = crc32(repr((draw.position, tokens)).encode()) % 10 >= self._knows
+            tokens.append(self._words[(self._words.index(token) + 1) % len(self._words)] if wrong else token)
+        return DraftTree.chain(tokens, kind="scripted")
+
+    def _answer(self, draw: Draw, tokens: tuple[int, ...], accepted: int) -> RowResult:
         top = draw.sampling.logprobs
         if top is None:
-            return RowResult((token,))
+            return RowResult(tokens, accepted=accepted)
         others = tuple((self._words[i % len(self._words)], -1.0 - i) for i in range(top))
-        return RowResult((token,), (TokenLogprob(token, -0.5, others),))
+        return RowResult(tokens, tuple(TokenLogprob(token, -0.5, others) for token in tokens), accepted=accepted)
 
     def token(self, draw: Draw, adapter: bytes | None) -> int:
         """What is drawn: the oracle for tests."""

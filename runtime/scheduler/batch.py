@@ -5,6 +5,7 @@ Owns the cutting of chunks and the making of rows. It must not know who comes fi
 
 from tenantry.runtime.plan import Draw, Row
 from tenantry.runtime.scheduler.request import Sequence
+from tenantry.runtime.speculative.speculator import NOTHING, Guess
 
 
 class Batch:
@@ -20,10 +21,11 @@ class Batch:
         """Whether at least one page of any prompt still fits."""
         return self.left >= self._page_size
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: Sequence, guess: Guess = NOTHING) -> None:
         """The next chunk of a sequence: all that is left of it, or what fits, cut at a page boundary (may be none).
 
-        A row that reaches the last token draws the next one.
+        A row that reaches the last token draws the next one; only such a row may come with a guess, for which the
+        caller has found pages and budget.
         """
         lease = sequence.lease
         assert lease is not None
@@ -41,5 +43,7 @@ class Batch:
             sampling, prompt = request.submit.sampling, request.prompt_length
             forbidden = request.forbidden if total - prompt < sampling.min_tokens else ()
             draw = Draw(sampling, sequence.choice, total, prompt, tokens, forbidden)
-        self.left -= end - start
-        self.rows.append(Row(sequence.id, tokens[start:end], start, lease.pages, request.submit.adapter, draw))
+        draft, ahead = (guess.draft, guess.ahead) if draw is not None else (None, 0)
+        self.left -= end - start + (len(draft.tokens) if draft is not None else 0)
+        adapter = request.submit.adapter
+        self.rows.append(Row(sequence.id, tokens[start:end], start, lease.pages, adapter, draw, draft, ahead))

@@ -48,13 +48,13 @@ class Request:
     """order: arrival number. expires: absolute time after which it may not start, or None.
 
     A token in `stops` ends a choice; `forbidden` is what may not be drawn before min_tokens (both from the sampling
-    and the model's end tokens). claims: whether it has asked for its adapter, whose footprint it knows. prompt,
-    cached, completion only grow.
+    and the model's end tokens). claims: whether it has asked for its adapter, whose footprint it knows. The counters
+    of usage() only grow.
     """
 
     __slots__ = (
-        "cached", "claims", "completion", "expires", "footprint", "forbidden", "order", "prompt", "prompt_length",
-        "sequences", "stops", "submit",
+        "accepted", "cached", "claims", "completion", "drafted", "expires", "footprint", "forbidden", "order",
+        "prompt", "prompt_length", "sequences", "stops", "submit",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,8 @@ class Request:
         self.prompt = 0
         self.cached = 0
         self.completion = 0
+        self.drafted = 0
+        self.accepted = 0
 
     @property
     def id(self) -> str:
@@ -86,4 +88,4 @@ class Request:
 
     def usage(self) -> Usage:
         """prompt: what was reached of it, by computing or by finding it; the whole once a token has been drawn."""
-        return Usage(prompt=self.prompt, cached=self.cached, completion=self.completion)
+        return Usage(self.prompt, self.cached, self.completion, self.drafted, self.accepted)

@@ -7,6 +7,9 @@ argument, the same calls give the same plans. It must not know text, tensors, te
                           ^------------- preempted <-----------------'
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from tenantry.adapters.residency import Outcome, Residency
 from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.arena import BlockClass
@@ -29,11 +32,14 @@ from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.batch import Batch
 from tenantry.runtime.scheduler.bounds import validate
 from tenantry.runtime.scheduler.claims import Claims
-from tenantry.runtime.scheduler.finish import ending
+from tenantry.runtime.scheduler.finish import Ending, Watch, ending, nobody_watches
 from tenantry.runtime.scheduler.request import Phase, Request, Sequence
 from tenantry.runtime.scheduler.sequences import Sequences
 from tenantry.runtime.scheduler.totals import Totals
 from tenantry.runtime.scheduler.waiting import WaitingQueue
+from tenantry.runtime.speculative.speculator import NOTHING, Candidate, Guess
+
+NO_GUESSES: Mapping[int, Guess] = MappingProxyType({})
 
 
 class Scheduler:
@@ -61,6 +67,7 @@ class Scheduler:
         self._plan: StepPlan | None = None
         self._events: list[Event] = []
         self._arrivals = 0
+        self._ahead = 0
         self._totals = Totals()
 
     # Commands
@@ -88,17 +95,6 @@ class Scheduler:
         if request is not None:
             self._finish(request, "abort")
 
-    def finish_choice(self, request_id: str, choice: int, matched: str) -> bool:
-        """The engine found a stop string in a choice's text. False if it has no text, or has ended already."""
-        request = self._requests.get(request_id)
-        if request is None or not 0 <= choice < len(request.sequences):
-            return False
-        sequence = request.sequences[choice]
-        if sequence.phase is Phase.ENDED or not sequence.generated:
-            return False
-        self._end(sequence, "stop", matched)
-        return True
-
     def warm(self, digest: bytes, footprint: Footprint) -> Outcome:
         """Load an adapter ahead of its first request, if that harms nobody."""
         return self._claims.warm(digest, footprint)
@@ -112,14 +108,19 @@ class Scheduler:
 
     # One step
 
-    def plan(self, now: float) -> StepPlan | None:
-        """Decide the next step; None when there is nothing to do: no event to deliver, no load to ask for."""
+    def plan(self, now: float, guesses: Mapping[int, Guess] = NO_GUESSES, ahead: int = 0) -> StepPlan | None:
+        """Decide the next step; None when there is nothing to do: no event to deliver, no load to ask for.
+
+        guesses: by sequence, for candidates() as they are now. ahead: for rows that are no candidates and draw, when
+        their prompt ends. Whatever finds no budget or free page is left out.
+        """
         assert self._plan is None, "the last plan was not committed"
         for request in self._waiting.expire(now):
             self._refuse(request, QueueFull("deadline", "could not start within its deadline"))
         self._claims.serve()
         batch = Batch(self._config.token_budget, self.cache.page_size)
-        self._continue(batch)
+        self._ahead = ahead
+        self._continue(batch, guesses)
         self._start(batch)
         loads, evictions = self._claims.actions()
         if not (batch.rows or evictions or self._claims.pending or self._events):
@@ -130,25 +131,42 @@ class Scheduler:
         self.cache.begin_step()
         return self._plan
 
-    def commit(self, plan: StepPlan, result: StepResult, now: float) -> list[Event]:
-        """Take in what a step gave: the only place where tokens, KV and counters move. Returns all events since."""
+    def commit(self, plan: StepPlan, result: StepResult, now: float, watch: Watch = nobody_watches) -> list[Event]:
+        """Take in what a step gave: the only place where tokens, KV and counters move. Returns all events since.
+
+        watch: finds stop strings, which end a choice like any stop token.
+        """
         assert plan is self._plan, "commit of a plan that is not in flight"
         self._plan = None
         self.cache.end_step()
         for row, row_result in zip(plan.rows, result.rows, strict=True):
             sequence = self._sequences.by_id.get(row.sequence)
             if sequence is not None:  # else aborted meanwhile
-                self._accept(sequence, row, row_result)
+                self._accept(sequence, row, row_result, watch)
         for owner, refusal in self._claims.ended(result):
             self._refuse(self._requests[owner], refusal)
         return self.take_events()
 
     def take_events(self) -> list[Event]:
-        """Events since the last call: those of abort, drop and finish_choice without waiting for a commit."""
+        """Events since the last call: those of abort and drop without waiting for a commit."""
         events, self._events = self._events, []
         return events
 
     # Questions
+
+    def candidates(self) -> list[Candidate]:
+        """What will draw one token in the next step, oldest first, as far as nothing gives way."""
+        found = []
+        for sequence in self._sequences.running:
+            submit, tokens = sequence.request.submit, sequence.tokens
+            if len(tokens) - sequence.computed == 1 and submit.speculate:
+                room = self._room(sequence)
+                found.append(Candidate(sequence.id, submit.namespace, submit.adapter, tokens, room))
+        return found
+
+    def guess_budget(self, decoding: int) -> int:
+        """Most guesses in a step of so many decode rows: a page of some prompt always fits beside them."""
+        return max(0, self._config.token_budget - decoding - self.cache.page_size)
 
     @property
     def has_work(self) -> bool:
@@ -177,19 +195,25 @@ class Scheduler:
 
     # Planning
 
-    def _continue(self, batch: Batch) -> None:
+    def _continue(self, batch: Batch, guesses: Mapping[int, Guess]) -> None:
         """Rows of what runs: those one token behind first (decode), then chunks of the others, oldest first."""
-        behind, sequences = [], self._sequences
+        decoding: list[Sequence] = []
+        behind: list[Sequence] = []
+        sequences = self._sequences
         for sequence in sequences.running.copy():
-            if sequence.phase is not Phase.RUNNING or not sequences.grow(sequence):
-                continue
-            if len(sequence.tokens) - sequence.computed > 1:
-                behind.append(sequence)
-            else:
-                batch.add(sequence)
+            if sequence.phase is Phase.RUNNING and sequences.grow(sequence):
+                (behind if len(sequence.tokens) - sequence.computed > 1 else decoding).append(sequence)
+        spare = self.guess_budget(len(decoding)) if guesses else 0
+        for sequence in decoding:
+            guess = guesses.get(sequence.id, NOTHING)
+            nodes = len(guess.draft.tokens) if guess.draft is not None else 0
+            if guess is not NOTHING and (nodes > spare or not sequences.spread(sequence, nodes + 1 + guess.ahead)):
+                guess, nodes = NOTHING, 0
+            spare -= nodes
+            batch.add(sequence, guess)
         for sequence in behind:
             if sequence.phase is Phase.RUNNING:
-                batch.add(sequence)
+                batch.add(sequence, self._first(sequence, batch))
 
     def _start(self, batch: Batch) -> None:
         """New leases while budget, places and pages last: started requests first, then the waiting in fair order."""
@@ -203,7 +227,7 @@ class Scheduler:
                 self._finish(sequence.request, "error", refusal.message)
                 continue
             ready.remove(sequence)
-            batch.add(sequence)
+            batch.add(sequence, self._first(sequence, batch))
         if not self._waiting or not self._may_start(batch):
             return
         absent: set[bytes | None] = set()
@@ -222,16 +246,29 @@ class Scheduler:
                 continue
             request.sequences.append(first)
             self._waiting.started(request)
-            batch.add(first)
+            batch.add(first, self._first(first, batch))
             if not self._may_start(batch):
                 return
+
+    def _first(self, sequence: Sequence, batch: Batch) -> Guess:
+        """The runner's first guesses come with the step that ends the prompt."""
+        ends = len(sequence.tokens) - sequence.computed <= batch.left
+        if not (self._ahead and ends and sequence.request.submit.speculate):
+            return NOTHING
+        ahead = min(self._ahead, self._room(sequence) - 1)
+        return Guess(None, ahead) if ahead > 0 and self._sequences.spread(sequence, 1 + ahead) else NOTHING
+
+    def _room(self, sequence: Sequence) -> int:
+        """Tokens that the sequence can still use beyond the next one."""
+        left = sequence.request.submit.sampling.max_tokens - sequence.generated
+        return min(left, self._config.max_context - len(sequence.tokens)) - 1
 
     def _may_start(self, batch: Batch) -> bool:
         return batch.open and len(self._sequences.running) < self._config.max_running
 
     # Committing
 
-    def _accept(self, sequence: Sequence, row: Row, result: RowResult) -> None:
+    def _accept(self, sequence: Sequence, row: Row, result: RowResult, watch: Watch) -> None:
         request = sequence.request
         if result.fault is not None:
             self._finish(request, "error", result.fault)
@@ -240,22 +277,32 @@ class Scheduler:
             assert sequence.lease is not None
             request.cached = sequence.lease.matched
             self._totals.cached += request.cached
-        sequence.computed = row.start + len(row.tokens)
+        sequence.computed = row.start + len(row.tokens) + result.accepted
         reached = min(sequence.computed, request.prompt_length)
         if reached > request.prompt:
             self._totals.prompt += reached - request.prompt
             request.prompt = reached
         if row.draw is None:
             return
+        if row.draft is not None:
+            request.drafted += len(row.draft.tokens)
+            request.accepted += result.accepted
+            self._totals.drafted += len(row.draft.tokens)
+            self._totals.accepted += result.accepted
         if not result.tokens:
             self._finish(request, "error", "the model drew no token")
             return
-        self._draw(sequence, result.tokens, result.logprobs)
+        self._draw(sequence, result.tokens, result.logprobs, watch)
 
-    def _draw(self, sequence: Sequence, drawn: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] | None) -> None:
+    def _draw(
+        self, sequence: Sequence, drawn: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] | None, watch: Watch
+    ) -> None:
         """Commit drawn tokens up to the one that ends the choice, and share the pages they prove finite."""
         request, tokens = sequence.request, sequence.tokens
         end = ending(request.submit.sampling, request.stops, sequence.generated, drawn)
+        hit = watch(request.id, sequence.choice, drawn if end is None else drawn[: end.kept])
+        if hit is not None:
+            end = Ending(hit.kept, "stop", hit.matched)
         if end is not None and end.kept < len(drawn):
             drawn = drawn[: end.kept]
             logprobs = logprobs[: end.kept] if logprobs is not None else None

@@ -67,6 +67,14 @@ class Sequences:
                 return False
         return True
 
+    def spread(self, sequence: Sequence, positions: int) -> bool:
+        """Pages for so many positions after its last token, from free ones alone: nobody gives way to a guess."""
+        lease, cache = sequence.lease, self._cache
+        assert lease is not None
+        need = len(sequence.tokens) + positions
+        missing = cache.pages_for(need) - len(lease.pages)
+        return missing <= cache.allocator.free_count and cache.extend(lease, need)
+
     def preempt(self, sequence: Sequence) -> None:
         """Give its pages back; what the tree does not keep is computed again, to the same tokens."""
         self.leave(sequence)

@@ -1,6 +1,6 @@
 """Counters since the engine started, and the snapshot that health, metrics and the console read.
 
-Owns no state of the scheduler but these four numbers. It must not know how they came about.
+Owns no state of the scheduler but these few numbers. It must not know how they came about.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ class Totals:
     prompt: int = 0
     cached: int = 0
     completion: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     def stats(self, cache: KvCache, waiting: int, sequences: Sequences, claims: Claims) -> Stats:
         """waiting: requests that have not started; preempted sequences and further choices are added to them."""
@@ -34,6 +36,8 @@ class Totals:
             prompt_tokens=self.prompt,
             cached_tokens=self.cached,
             completion_tokens=self.completion,
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
             preemptions=sequences.preemptions,
             adapter_bytes=claims.bytes_used,
             adapter_bytes_limit=claims.bytes_limit,

@@ -9,44 +9,51 @@ from collections.abc import Sequence
 
 from tenantry.runtime.speculative.tree import DraftTree
 
-LONGEST, SHORTEST = 5, 2  # tokens that must agree
-KIND = "lookup"
+SIZES = (5, 3, 2)  # tokens that must agree, longest first
+KIND = "ngram"
 
 
 class NgramIndex:
-    """Texts of one namespace. tokens grows by whole texts; `room` bounds it: at the limit the older half goes."""
+    """Texts of one namespace, whose adapter is `weights`. At `room` tokens the older half goes."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, weights: bytes | None = None) -> None:
+        self.weights = weights
         self._room = room
         self._tokens: list[int] = []
+        self._begin = 0  # of the newest text
         self._after: dict[tuple[int, ...], int] = {}
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def add(self, text: Sequence[int]) -> None:
-        """Learn a text, or the continuation of the one just learnt when it overlaps by LONGEST tokens."""
-        text = list(text[-self._room // 2 :])
+        """Learn one more text."""
+        text = text[-self._room // 2 :]
         if len(self._tokens) + len(text) > self._room:
             kept = self._tokens[-self._room // 2 :]
-            self._tokens, self._after = [], {}
-            self._learn(kept)
-        self._learn(text)
+            self._tokens, self._after, self._begin = [], {}, 0
+            self.extend(kept)
+        self._begin = len(self._tokens)
+        self.extend(text)
+
+    def extend(self, more: Sequence[int]) -> None:
+        """The newest text goes on."""
+        known = len(self._tokens)
+        self._tokens += more
+        for end in range(known, len(self._tokens)):  # only what is followed by something
+            for size in SIZES:
+                if end - size >= self._begin:
+                    self._after[tuple(self._tokens[end - size : end])] = end
 
     def find(self, text: Sequence[int], most: int) -> list[int]:
-        """What followed the longest known ending of `text`; empty when it is new."""
-        for size in range(min(LONGEST, len(text)), SHORTEST - 1, -1):
-            at = self._after.get(tuple(text[-size:]))
+        """What followed the longest known ending of `text`; empty when it is new. What followed up to the very end of
+        the index is taken to repeat: "ababab" goes on as it did."""
+        for size in SIZES:
+            at = self._after.get(tuple(text[-size:])) if size <= len(text) else None
             if at is not None:
-                return self._tokens[at : at + most]
+                period = len(self._tokens) - at
+                return [self._tokens[at + i % period] for i in range(most)]
         return []
-
-    def _learn(self, text: Sequence[int]) -> None:
-        first = len(self._tokens)
-        self._tokens += text
-        for end in range(first + SHORTEST, len(self._tokens)):
-            for size in range(SHORTEST, min(LONGEST, end - first) + 1):
-                self._after[tuple(self._tokens[end - size : end])] = end
 
 
 class Lookup:
@@ -57,32 +64,32 @@ class Lookup:
 
     def __init__(self, namespaces: int = 256, room: int = 16384) -> None:
         self._shared: OrderedDict[bytes, NgramIndex] = OrderedDict()
-        self._own: dict[int, tuple[NgramIndex, int]] = {}
+        self._own: dict[int, NgramIndex] = {}
         self._namespaces = namespaces
         self._room = room
 
     def propose(self, sequence: int, namespace: bytes, tokens: Sequence[int], most: int) -> DraftTree | None:
         """At most `most` guesses after `tokens`, a sequence's whole text so far; None when nothing is known."""
-        index, seen = self._own.get(sequence, (NgramIndex(1 << 62), 0))
-        if len(tokens) < seen:  # computed again after it was given up
-            index, seen = NgramIndex(1 << 62), 0
-        index.add(tokens[max(0, seen - LONGEST) :])
-        self._own[sequence] = (index, len(tokens))
+        index = self._own.get(sequence)
+        if index is None:
+            index = self._own[sequence] = NgramIndex(1 << 62)
+        index.extend(tokens[len(index) :])
         found = index.find(tokens, most)
         if not found and namespace in self._shared:
             self._shared.move_to_end(namespace)
             found = self._shared[namespace].find(tokens, most)
         return DraftTree.chain(found, kind=KIND) if found else None
 
-    def finish(self, sequence: int, namespace: bytes, tokens: Sequence[int]) -> None:
-        """A sequence ended: its text is for its namespace now."""
+    def finish(self, sequence: int, namespace: bytes, tokens: Sequence[int], weights: bytes | None = None) -> None:
+        """A sequence ended: its text is for its namespace now. weights: the adapter it was drawn with."""
         self._own.pop(sequence, None)
-        index = self._shared.setdefault(namespace, NgramIndex(self._room))
+        index = self._shared.setdefault(namespace, NgramIndex(self._room, weights))
         self._shared.move_to_end(namespace)
         index.add(tokens)
         while len(self._shared) > self._namespaces:
             self._shared.popitem(last=False)
 
-    def forget(self, namespace: bytes) -> None:
-        """Drop a namespace's texts, with its adapter."""
-        self._shared.pop(namespace, None)
+    def forget(self, weights: bytes) -> None:
+        """Drop all texts that were drawn with an adapter."""
+        for namespace in [name for name, index in self._shared.items() if index.weights == weights]:
+            del self._shared[namespace]

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.runtime.speculative.lookup import LONGEST, SHORTEST, Lookup, NgramIndex
+from tenantry.runtime.speculative.lookup import SIZES, Lookup, NgramIndex
 
 A, B = b"a" * 32, b"b" * 32
 
@@ -13,6 +13,12 @@ def test_what_came_before_is_guessed_again():
     assert tree is not None
     assert tree.tokens == (4, 5, 9)
     assert tree.is_chain
+
+
+def test_what_repeats_is_guessed_to_go_on():
+    tree = Lookup().propose(1, A, [7, 1, 2, 3, 1, 2, 3, 1, 2], 5)
+    assert tree is not None
+    assert tree.tokens == (3, 1, 2, 3, 1)
 
 
 def test_nothing_known_is_no_guess():
@@ -34,11 +40,13 @@ def test_texts_of_another_namespace_are_never_guessed():
     assert found.tokens == (4, 5)
 
 
-def test_a_dropped_namespace_is_forgotten():
+def test_a_retired_adapters_texts_are_forgotten():
     lookup = Lookup()
-    lookup.finish(1, A, [1, 2, 3, 4])
-    lookup.forget(A)
-    assert lookup.propose(2, A, [1, 2, 3], 1) is None
+    lookup.finish(1, A, [1, 2, 3, 4], b"adapter")
+    lookup.finish(2, B, [1, 2, 3, 4], None)
+    lookup.forget(b"adapter")
+    assert lookup.propose(3, A, [1, 2, 3], 1) is None
+    assert lookup.propose(4, B, [1, 2, 3], 1) is not None
 
 
 def test_memory_is_bounded():
@@ -46,7 +54,7 @@ def test_memory_is_bounded():
     for start in range(0, 5000, 7):
         index.add([start + i for i in range(30)])
         assert len(index) <= 100
-        assert len(index._after) <= 100 * (LONGEST - SHORTEST + 1)
+        assert len(index._after) <= 100 * len(SIZES)
     lookup = Lookup(namespaces=3)
     for i in range(10):
         lookup.finish(i, bytes([i]), [1, 2, 3])
@@ -55,11 +63,23 @@ def test_memory_is_bounded():
 
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=60), st.integers(1, 6))
 def test_growing_a_sequence_step_by_step_finds_what_a_fresh_index_finds(tokens, most):
-    """Only texts that end alike are compared: an index that learned step by step knows no less."""
     lookup = Lookup()
     for end in range(3, len(tokens) + 1):
         grown = lookup.propose(1, A, tokens[:end], most)
-    fresh = Lookup().propose(1, A, tokens, most)
-    assert (grown is None) == (fresh is None)
-    if grown is not None and fresh is not None:
-        assert grown.tokens[0] == fresh.tokens[0]
+    assert grown == Lookup().propose(1, A, tokens, most)
+
+
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=60), st.integers(1, 6))
+def test_a_guess_is_what_followed_the_latest_longest_match(tokens, most):
+    found = Lookup().propose(1, A, tokens, most)
+    ends = {
+        size: [e for e in range(size, len(tokens)) if tokens[e - size : e] == tokens[len(tokens) - size :]]
+        for size in SIZES
+    }
+    size = next((size for size in SIZES if size <= len(tokens) and ends[size]), None)
+    if size is None:
+        assert found is None
+        return
+    at = ends[size][-1]
+    assert found is not None
+    assert found.tokens[: len(tokens) - at] == tuple(tokens[at : at + most])
