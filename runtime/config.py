@@ -80,6 +80,7 @@ class EngineConfig:
     drain_s: how long running requests may take to end after SIGTERM.
     runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
     gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
+    speculate: see runtime.speculative.options. speculate_depth: tokens guessed always; 0 lets measurements decide.
     """
 
     model_dir: Path
@@ -99,6 +100,8 @@ class EngineConfig:
     drain_s: float = 30.0
     runner: Literal["model", "scripted", "scripted-faults"] = "model"
     step_s: float = 0.0
+    speculate: str = "off"
+    speculate_depth: int = 0
     cache: CacheConfig = CacheConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 

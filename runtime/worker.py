@@ -51,6 +51,8 @@ from tenantry.runtime.messages import (
 )
 from tenantry.runtime.model.errors import ModelError
 from tenantry.runtime.scheduler.scheduler import Scheduler
+from tenantry.runtime.speculative.options import parse
+from tenantry.runtime.speculative.speculator import Speculator
 from tenantry.runtime.stops import StopWatch
 from tenantry.runtime.testing import ScriptedRunner
 from tenantry.runtime.text import TextModel
@@ -236,7 +238,13 @@ def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
     runner = ModelRunner(config, lambda what, done, total: _report("progress", what=what, done=done, total=total))
     cache, residency = share(config, runner.block_bytes)
     scheduler = Scheduler(config.schedule, cache, residency, runner.end_tokens, runner.vocab_size)
-    return Engine(scheduler, runner, journal, StopWatch(text), runner.footprint)
+    return Engine(scheduler, runner, journal, StopWatch(text), runner.footprint, _speculator(config))
+
+
+def _speculator(config: EngineConfig) -> Speculator | None:
+    speculation = parse(config.speculate, config.speculate_depth)
+    kind = "draft" if speculation.draft is not None else ""
+    return Speculator(speculation.ngram, kind, speculation.depth) if speculation.on else None
 
 
 def _scripted(config: EngineConfig, text: TextModel, journal: JournalWriter) -> Engine:

@@ -22,6 +22,7 @@ from tenantry.platform.core.errors import ConfigurationError
 from tenantry.platform.core.settings import Settings
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
 from tenantry.runtime.errors import RuntimeRefusal
+from tenantry.runtime.speculative.options import parse as parse_speculation
 
 DEMO_MODEL_NAME = "tenantry-demo"
 UNSET = Path()
@@ -64,6 +65,10 @@ def serve(
     adapter_gib: Annotated[float, Parameter(help="GiB that adapters have (split) or are sure of.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
     token_budget: Annotated[int, Parameter(help="Most tokens computed in one step.")] = 256,
+    speculate: Annotated[
+        str, Parameter(help="Guess tokens ahead: off, ngram, draft:DIRECTORY, auto or auto:DIRECTORY.")
+    ] = "off",
+    speculate_depth: Annotated[int, Parameter(help="Always guess so many; 0 lets measurements decide.")] = 0,
     threads: Annotated[int, Parameter(help="Threads of the model; 0 takes all cores.")] = 0,
     runner: Annotated[
         Literal["model", "scripted"], Parameter(help="scripted: no model, to load-test a gateway.")
@@ -89,6 +94,7 @@ def serve(
             weights=weights,
             adapter_dtype=adapter_dtype,
         )
+        parse_speculation(speculate, speculate_depth)
         if chosen.port:
             require_port(chosen.host, chosen.port)
         context = choose_context(chosen.max_context, directory, kv_pages * CacheConfig().page_size)
@@ -110,6 +116,8 @@ def serve(
             cache=CacheConfig(pages=kv_pages),
             schedule=schedule,
             runner=runner,
+            speculate=speculate,
+            speculate_depth=speculate_depth,
         )
         asyncio.run(run(chosen, engine, demo))
     except (ConfigurationError, RuntimeRefusal) as error:

@@ -111,6 +111,7 @@ class ChatService:
                 share_key=share_key(principal),
                 receipt=ticket.receipt_bytes,
                 deadline=START_DEADLINE_S,
+                speculate=request.speculate is not False,
             )
             run = Run(
                 ticket=ticket,

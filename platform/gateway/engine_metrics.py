@@ -29,6 +29,8 @@ _COUNTERS = {
     "steps": "Forward passes.",
     "prompt_tokens": "Prompt tokens accepted.",
     "cached_tokens": "Prompt tokens whose KV was found.",
+    "drafted_tokens": "Tokens guessed and computed.",
+    "accepted_tokens": "Guessed tokens that stood.",
     "completion_tokens": "Tokens generated.",
     "preemptions": "Sequences put back for want of pages.",
 }

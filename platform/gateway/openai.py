@@ -89,6 +89,7 @@ class GenerationFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
     return_token_ids: bool | None = None
+    speculate: bool | None = None
 
     user: str | None = None
     metadata: dict[str, str] | None = None

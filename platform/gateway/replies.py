@@ -35,13 +35,15 @@ class UsageReply(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, usage: Usage) -> "UsageReply":
-        """Drafts are the engine's own business (no client predicted them), so prediction counts stay zero."""
+        """Predictions are the engine's own guesses: the client predicted none."""
         return cls(
             prompt_tokens=usage.prompt,
             completion_tokens=usage.completion,
             total_tokens=usage.prompt + usage.completion,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached),
-            completion_tokens_details=CompletionTokensDetails(),
+            completion_tokens_details=CompletionTokensDetails(
+                accepted_prediction_tokens=usage.accepted, rejected_prediction_tokens=usage.drafted - usage.accepted
+            ),
         )
 
 
