@@ -17,10 +17,21 @@ from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.runtime.plan import Row
 
 
+def draft_length(row: Row) -> int:
+    """Nodes of a row's draft."""
+    return 0 if row.draft is None else len(row.draft.tokens)
+
+
+def row_lengths(rows: Sequence[Row]) -> list[int]:
+    """Tokens that each row computes, guesses included."""
+    return [len(row.tokens) + draft_length(row) for row in rows]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """tokens, positions, slots: int64 [T]; slots are where each token's keys and values go. attention, lora: the
-    step's plans. last: int64 [drawing rows], each one's last token. drawing: indices of the rows that draw."""
+    step's plans. last: int64 [draws], for each row that draws its last token and then the nodes of its draft.
+    drawing: indices of the rows that draw. A draft's nodes follow their row's own tokens."""
 
     tokens: Tensor
     positions: Tensor
@@ -34,14 +45,16 @@ class Batch:
     def build(cls, rows: Sequence[Row], page_size: int, lora: LoraPlan | None, device: str = "cpu") -> Self:
         """lora: the plan over the same rows, or None when all are of the base model. Raises ValueError for rows
         whose pages do not cover their tokens."""
-        q_lens = [len(row.tokens) for row in rows]
-        lengths = [row.start + len(row.tokens) for row in rows]
+        q_lens = row_lengths(rows)
+        lengths = [row.start + q_len for row, q_len in zip(rows, q_lens, strict=True)]
         attention = AttentionPlan.build(q_lens, lengths, [row.pages for row in rows], page_size, device)
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
         for row, length in zip(rows, lengths, strict=True):
             tokens += row.tokens
+            if row.draft is not None:
+                tokens += row.draft.tokens
             for page in range(row.start // page_size, -(-length // page_size)):
                 begin = page * page_size
                 own = range(max(row.start, begin), min(length, begin + page_size))
@@ -50,7 +63,7 @@ class Batch:
                 slots += range(own.start + shift, own.stop + shift)
         drawing = tuple(i for i, row in enumerate(rows) if row.draw is not None)
         past = list(accumulate(q_lens))
-        last = [past[i] - 1 for i in drawing]
+        last = [at for i in drawing for at in range(past[i] - draft_length(rows[i]) - 1, past[i])]
 
         def ints(values: list[int]) -> Tensor:
             made = torch.from_numpy(np.array(values, np.int64))

@@ -5,7 +5,9 @@ text or why the plan is as it is.
 """
 
 from collections.abc import Sequence
+from time import perf_counter
 
+import msgspec
 import torch
 
 from tenantry.adapters.base_digest import digest_model
@@ -17,14 +19,17 @@ from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import select_ops, warm_up
 from tenantry.runtime.cache.pool import make_pool
 from tenantry.runtime.config import EngineConfig
+from tenantry.runtime.model.batch import row_lengths
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, Output, lora_sites
+from tenantry.runtime.model.drafter import Drafter
 from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
 from tenantry.runtime.model.lora import Adapters
-from tenantry.runtime.model.sampler import NOT_FINITE, draw_tokens
+from tenantry.runtime.model.sampler import NOT_FINITE, draw_rows
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.speculative.options import parse
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 KV_DTYPES = ("int8", "bfloat16", "native")
@@ -74,6 +79,11 @@ class ModelRunner:
         if ops.device == "cuda":
             limits = config.schedule
             self._forward = Graphed(self._forward, limits.max_running, limits.max_context, CudaCapture())
+        draft = parse(config.speculate).draft
+        self._drafter = None
+        if draft is not None:
+            positions = config.schedule.max_context
+            self._drafter = Drafter(draft, shape, ops, layout, config.cache.pages, dtype, positions, progress)
 
     @property
     def block_bytes(self) -> int:
@@ -96,9 +106,18 @@ class ModelRunner:
         self.pool.move(plan.moves)
         for load in plan.load:
             self.adapters.start(load)
+        began = perf_counter()
         rows = self._compute(plan.rows) if plan.rows else ()
+        computed = perf_counter()
+        if self._drafter is not None and rows:
+            proposals = self._drafter.follow(plan.rows, rows)
+            rows = tuple(
+                row if proposal is None else msgspec.structs.replace(row, proposal=proposal)
+                for row, proposal in zip(rows, proposals, strict=True)
+            )
+        guessed = perf_counter()
         loaded, failed = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
-        return StepResult(rows, loaded, failed)
+        return StepResult(rows, loaded, failed, computed - began, guessed - computed)
 
     def footprint(self, digest: bytes) -> Footprint:
         """What an adapter occupies when resident. Raises AdapterError or ValueError."""
@@ -114,12 +133,13 @@ class ModelRunner:
 
     def _compute(self, rows: Sequence[Row]) -> tuple[RowResult, ...]:
         output = self.forward(rows)
-        draws = [row.draw for row in rows if row.draw is not None]
-        drawn = iter(draw_tokens(self._ops, output.logits, draws))
+        drawn = iter(draw_rows(self._ops, output.logits, [row for row in rows if row.draw is not None]))
         results = [RowResult() if row.draw is None else next(drawn) for row in rows]
         if not output.finite.all():
-            finite = torch.split(output.finite, [len(row.tokens) for row in rows])
-            results = [r if ok.all() else RowResult(fault=NOT_FINITE) for r, ok in zip(results, finite, strict=True)]
+            finite = torch.split(output.finite, row_lengths(rows))
+            for i, (row, fine) in enumerate(zip(rows, finite, strict=True)):
+                if not fine[: len(row.tokens)].all():  # a guess that overflows is no fault: it does not stand
+                    results[i] = RowResult(fault=NOT_FINITE)
         return tuple(results)
 
 

@@ -1,0 +1,125 @@
+"""Guesses judged by a real model give its own tokens: every proposer, sampling and mix of adapters, in fp32."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from tenantry.adapters.residency import Residency
+from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.engine import Engine
+from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
+from tenantry.runtime.model.runner import ModelRunner
+from tenantry.runtime.plan import StepPlan
+from tenantry.runtime.scheduler.scheduler import Scheduler
+from tenantry.runtime.speculative.speculator import Speculator
+from tenantry.runtime.stops import StopWatch
+
+SAMPLINGS = {
+    "greedy": {"temperature": 0.0},
+    "temperature": {"temperature": 1.0},
+    "top-p": {"temperature": 0.9, "top_p": 0.8, "top_k": 30},
+    "penalties": {"temperature": 0.7, "repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.2},
+    "logprobs": {"temperature": 1.0, "logprobs": 3},
+}
+PROPOSERS = {"ngram": (True, ""), "draft": (False, "draft"), "auto": (True, "draft")}
+
+
+class Journal:
+    def append(self, records):
+        pass
+
+
+def ask(runner, store, asked, speculator=None, running=16):
+    """(tokens, logprobs) of each request, the sum of usage, and the number of steps."""
+    runner.run(StepPlan(0, (), evict=tuple(runner.adapters.resident)))
+    schedule = ScheduleConfig(token_budget=128, max_running=running, max_context=128)
+    cache = CacheConfig(page_size=runner.pool.layout.page_size, pages=512)
+    scheduler = Scheduler(schedule, cache, Residency(1 << 30), runner.end_tokens, runner.vocab_size)
+    engine = Engine(scheduler, runner, Journal(), StopWatch(None), store.size, speculator)  # nobody has stop strings
+    for submit in asked:
+        assert engine.submit(submit, 0.0) is None
+    told, logprobs, drafted, accepted, steps = {}, {}, 0, 0, 0
+    while engine.has_work:
+        steps += 1
+        for event in engine.step(float(steps)):
+            if isinstance(event, Tokens):
+                told.setdefault((event.request_id, event.choice), []).extend(event.tokens)
+                logprobs.setdefault((event.request_id, event.choice), []).extend(event.logprobs or ())
+            elif isinstance(event, Finished):
+                assert event.reason in ("stop", "length"), event
+                drafted, accepted = drafted + event.usage.drafted, accepted + event.usage.accepted
+    return told, logprobs, (drafted, accepted), steps
+
+
+@pytest.fixture(scope="module")
+def world(serve, make_adapter, bases, engine_config):
+    """A model, three adapters, and a runner whose draft model is the target itself in bf16: mostly right."""
+    served = serve("llama", kv_dtype="int8")
+    ranks = (4, 16, 33)
+    digests = [
+        served.add(make_adapter("llama", seed=r, r=r, target_modules=["q_proj", "v_proj", "down_proj"])) for r in ranks
+    ]
+    changes = {"model_dir": bases("llama"), "kv_dtype": "int8", "speculate": f"auto:{bases('llama')}"}
+    guessing = ModelRunner(dataclasses.replace(engine_config, **changes))
+    yield served, guessing, digests
+    guessing.close()
+
+
+def requests(digests, options, count=10, new=24):
+    rng = random.Random(repr(sorted(options)))
+    for i in range(count):
+        adapter = rng.choice([None, *digests])
+        prompt = [rng.randrange(101) for _ in range(rng.randrange(1, 40))]
+        if i % 2:
+            prompt = (prompt[:6] * 8)[:40]
+        sampling = Sampling(max_tokens=new, seed=i, ignore_eos=i % 3 == 0, n=2 if i == 4 else 1, **options)
+        yield Submit(f"r{i}", tuple(prompt), sampling, adapter or bytes(32), adapter, "t")
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("proposer", PROPOSERS)
+def test_the_same_tokens_with_and_without_guesses(world, sampling, proposer):
+    served, guessing, digests = world
+    asked = list(requests(digests, SAMPLINGS[sampling]))
+    plain, plain_logprobs, _, steps = ask(served.runner, served.store, asked)
+    lookup, model = PROPOSERS[proposer]
+    for fixed in (1, 5):
+        told, logprobs, (drafted, accepted), fewer = ask(
+            guessing, served.store, asked, Speculator(lookup, model, fixed=fixed)
+        )
+        assert told == plain
+        for name, entries in logprobs.items():
+            for entry, expected in zip(entries, plain_logprobs[name], strict=True):
+                assert entry.token == expected.token
+                assert [token for token, _ in entry.top] == [token for token, _ in expected.top]
+                assert entry.logprob == pytest.approx(expected.logprob, abs=1e-5)
+        assert 0 <= accepted <= drafted
+        if model:
+            assert accepted > 0
+            assert fewer < steps
+
+
+def test_a_draft_of_the_base_itself_is_nearly_always_right_for_the_base(world):
+    served, guessing, _ = world
+    asked = list(requests([], SAMPLINGS["greedy"], count=6))
+    _, _, (drafted, accepted), _ = ask(guessing, served.store, asked, Speculator(False, "draft", fixed=4))
+    assert accepted / drafted > 0.85
+
+
+def test_kv_after_a_draft_is_that_of_plain_decoding(world, serve):
+    """Prefill of what was generated, on pages that speculation wrote, gives the logits of fresh pages."""
+    served, guessing, digests = world
+    (submit,) = requests(digests, SAMPLINGS["greedy"], count=1)
+    told, _, _, _ = ask(guessing, served.store, [submit], Speculator(True, "draft", fixed=4), running=1)
+    kv = [torch.stack([layer.k.float(), layer.v.float()]).clone() for layer in guessing.pool.layers]
+    again, _, _, _ = ask(guessing, served.store, [submit], running=1)
+    assert told == again
+    size = guessing.pool.layout.page_size
+    written = len(submit.prompt) + len(told["r0", 0]) - 1
+    for before, layer in zip(kv, guessing.pool.layers, strict=True):
+        after = torch.stack([layer.k.float(), layer.v.float()])
+        for position in range(written):
+            page = position // size  # a fresh scheduler hands out pages from 0 upwards, in order
+            assert torch.equal(before[:, page, :, position % size], after[:, page, :, position % size])
