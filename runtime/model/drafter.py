@@ -63,7 +63,7 @@ class Drafter:
 
     def follow(self, rows: Sequence[Row], results: Sequence[RowResult]) -> list[DraftTree | None]:
         """Compute what the target just did, then guess as far ahead as each row asks. Aligned with rows."""
-        alive = [i for i, result in enumerate(results) if result.fault is None]
+        alive = [i for i, result in enumerate(results) if result.fault is None and _wanted(rows[i])]
         if not alive:
             return [None] * len(rows)
         caught_up = [self._behind(rows[i], results[i]) for i in alive]
@@ -92,8 +92,8 @@ class Drafter:
         if row.draw is None:
             return Row(row.sequence, row.tokens, row.start, row.pages, None, None)
         end, own = row.start + len(row.tokens), row.start
-        if row.draft is not None and row.draft.kind == KIND:
-            own = max(own, min(self._known.get(row.sequence, 0), end + result.accepted))
+        known = self._known.get(row.sequence, own)
+        own = min(known, end + result.accepted if row.draft is not None and row.draft.kind == KIND else own)
         text = [*row.draw.history, *result.tokens]
         if not row.ahead:  # its pages may end here
             stop = end + result.accepted
@@ -118,6 +118,11 @@ class Drafter:
         """fp32 logits [rows that draw, vocab]."""
         batch = Batch.build(rows, self.pool.layout.page_size, None, self._ops.device)
         return self._decoder.forward(batch).logits
+
+
+def _wanted(row: Row) -> bool:
+    """Prompts are always followed, for whoever finds their pages; text only where a guess is asked for."""
+    return row.ahead > 0 or len(row.tokens) > 1
 
 
 def _plain(draw: Draw) -> Draw:

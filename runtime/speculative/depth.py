@@ -38,3 +38,21 @@ def share(chances: Sequence[Sequence[float]], rows: int, tokens: int, budget: in
         if taken[r] < len(chances[r]):
             heappush(heap, (-chances[r][taken[r]], r))
     return taken
+
+
+def level(
+    chances: Sequence[Sequence[float]], rows: int, tokens: int, deepest: int, step: StepTime, each: float
+) -> int:
+    """How deep a proposer should guess for a whole batch at once, where every level costs it `each` seconds.
+
+    chances[r][d]: chance that row r's chain stands down to depth d. The rest as in share. The same rule: one more
+    level must bring more tokens per second than the step has without it.
+    """
+    gain, count, cost = float(rows), tokens, step.seconds(tokens)
+    for depth in range(deepest):
+        more = [row[depth] for row in chances if len(row) > depth]
+        longer = cost + each + step.seconds(count + len(more)) - step.seconds(count)
+        if not more or (gain + sum(more)) * cost <= gain * longer:
+            return depth
+        gain, count, cost = gain + sum(more), count + len(more), longer
+    return deepest

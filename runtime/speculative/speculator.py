@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tenantry.runtime.speculative.acceptance import Acceptance
-from tenantry.runtime.speculative.depth import StepTime, share
+from tenantry.runtime.speculative.depth import StepTime, level, share
 from tenantry.runtime.speculative.lookup import Lookup
 from tenantry.runtime.speculative.tree import MAX_NODES, ROOT, DraftTree, depths, keep, likeliest
 
@@ -61,6 +61,7 @@ class Speculator:
         self._proposals: dict[int, tuple[int, DraftTree]] = {}
         self._followed: dict[int, Candidate] = {}
         self._rest: dict[int, int] = {}
+        self._quiet = 0
         self.acceptance = Acceptance()
         self.guessing_seconds = 0.0  # of the runner's proposer, per token ahead and step
 
@@ -76,11 +77,12 @@ class Speculator:
             chances = [self._chances(c, t) for c, t in zip(candidates, trees, strict=True)]
             taken = share(chances, len(candidates), len(candidates), budget, step)
         guesses: dict[int, Guess] = {}
+        deep = self._level(candidates, step)
         for candidate, tree, count in zip(candidates, trees, taken, strict=True):
             draft = likeliest(tree, count) if tree is not None and count else None
             if tree is not None and draft is None:
                 self._rest[candidate.sequence] = WAIT_STEPS
-            ahead = self._ahead(candidate, len(draft.tokens) if draft is not None else 0)
+            ahead = max(0, min(deep, candidate.room - 1 - (len(draft.tokens) if draft is not None else 0)))
             if draft is not None or ahead:
                 guesses[candidate.sequence] = Guess(draft, ahead)
         return guesses
@@ -88,7 +90,7 @@ class Speculator:
     @property
     def first_ahead(self) -> int:
         """How deep the runner should guess right after a prompt."""
-        return (self._fixed or DEEPEST) if self._model else 0
+        return (self._fixed or 1) if self._model else 0
 
     def proposed(self, sequence: int, length: int, tree: DraftTree) -> None:
         """The runner's proposal for a sequence whose text is `length` tokens long now."""
@@ -147,12 +149,18 @@ class Speculator:
             shares.append(own * (1.0 if parent == ROOT else shares[parent]))
         return sorted((measured[d - 1] * s for d, s in zip(deep, shares, strict=True)), reverse=True)
 
-    def _ahead(self, candidate: Candidate, nodes: int) -> int:
-        """How deep the runner should guess for the step after this one."""
-        if not self._model or self._rest.get(candidate.sequence, 0) > 1:
+    def _level(self, candidates: Sequence[Candidate], step: StepTime) -> int:
+        """How deep the runner should guess for the step after this one. Where it does not pay, one level is tried
+        now and then, so that what has changed is noticed."""
+        if not self._model or not candidates:
             return 0
-        room = candidate.room - nodes - 1
-        return max(0, min(self._fixed or DEEPEST, room, MAX_NODES - 1))
+        if self._fixed:
+            return min(self._fixed, MAX_NODES)
+        rows = len(candidates)
+        chances = [self.acceptance.chances(c.adapter, self._model, DEEPEST) for c in candidates]
+        deep = level(chances, rows, rows, DEEPEST, step, self.guessing_seconds)
+        self._quiet = 0 if deep else self._quiet + 1
+        return deep or int(self._quiet % WAIT_STEPS == 0)
 
     def _close(self, alive: set[int]) -> None:
         for sequence, candidate in self._followed.items():

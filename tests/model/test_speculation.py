@@ -59,7 +59,8 @@ def world(serve, make_adapter, bases, engine_config):
     served = serve("llama", kv_dtype="int8")
     ranks = (4, 16, 33)
     digests = [
-        served.add(make_adapter("llama", seed=r, r=r, target_modules=["q_proj", "v_proj", "down_proj"])) for r in ranks
+        served.add(make_adapter("llama", seed=r, r=r, target_modules=["q_proj", "v_proj", "down_proj"]))
+        for r in ranks
     ]
     changes = {"model_dir": bases("llama"), "kv_dtype": "int8", "speculate": f"auto:{bases('llama')}"}
     guessing = ModelRunner(dataclasses.replace(engine_config, **changes))

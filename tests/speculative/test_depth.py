@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tenantry.runtime.scheduler.steptime import StepTimeModel
 from tenantry.runtime.speculative.acceptance import PRIOR, Acceptance
-from tenantry.runtime.speculative.depth import share
+from tenantry.runtime.speculative.depth import level, share
 
 
 class Linear:
@@ -82,3 +82,19 @@ def test_a_fleet_of_equal_steps_does_not_blow_the_fit_up():
         model.observe(1, 100, 0.005)
     assert 0.004 < model.seconds(1, 100) < 0.006
     assert model.seconds(2, 100) >= model.seconds(1, 100)
+
+
+@given(st.lists(falling, min_size=1, max_size=5), st.floats(0.001, 1), st.floats(0, 0.2), st.floats(0, 0.5))
+def test_a_level_is_guessed_only_where_the_batch_gains(chances, fixed, each, guessing):
+    rows, step = len(chances), Linear(fixed, each)
+    deep = level(chances, rows, rows, 5, step, guessing)
+    taken = [row[:deep] for row in chances]
+    gain = rows + sum(map(sum, taken))
+    cost = step.seconds(rows + sum(map(len, taken))) + deep * guessing
+    assert gain / cost >= rows / step.seconds(rows) * (1 - 1e-9)
+
+
+def test_free_guesses_go_as_deep_as_they_may_and_dear_ones_nowhere():
+    assert level([[0.9, 0.5, 0.1]], 1, 1, 3, Linear(1, 0), 0.0) == 3
+    assert level([[0.9, 0.5, 0.1]], 1, 1, 3, Linear(1, 0), 0.95) == 0
+    assert level([[0.9, 0.5, 0.1]], 1, 1, 3, Linear(1, 0), 0.5) == 1
