@@ -20,8 +20,10 @@ from time import perf_counter
 from tenantry.adapters.base_digest import digest_model
 from tenantry.adapters.manifest import BaseSpec
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import Budget, Footprint
 from tenantry.adapters.store import LocalStore
 from tenantry.adapters.validate import validate
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import Finished, Sampling, Submit
@@ -94,12 +96,18 @@ def prompts(text: TextModel, kind: str, count: int, seed: int) -> list[tuple[str
     return found
 
 
-def serve(timed: Timed, store: LocalStore, digests: dict[str, bytes], asked, batch: int, speculator, new: int) -> Score:
+def serve(timed: Timed, store: LocalStore, digests: dict[str, bytes], asked, batch: int, speculator) -> Score:
     schedule = ScheduleConfig(token_budget=256 + batch, max_running=batch, max_context=1024)
-    scheduler = Scheduler(schedule, CacheConfig(pages=2048), Residency(1 << 30), timed.runner.end_tokens,
-                          timed.runner.vocab_size)  # fmt: skip
-    timed.runner.run(StepPlan(0, (), evict=tuple(timed.runner.adapters.resident)))
-    engine = Engine(scheduler, timed, Silent(), StopWatch(TextModel.load(DEMO / "model")), store.size, speculator)
+    runner = timed.runner
+    cache, residency = KvCache.alone(CacheConfig(pages=2048)), Residency(Budget(1 << 30))
+    scheduler = Scheduler(schedule, cache, residency, runner.end_tokens, runner.vocab_size)
+    runner.run(StepPlan(0, (), evict=tuple(runner.adapters.resident)))
+
+    def footprint(digest: bytes) -> Footprint:
+        return Footprint((store.size(digest),))
+
+    stops = StopWatch(TextModel.load(DEMO / "model"))
+    engine = Engine(scheduler, timed, Silent(), stops, footprint, speculator)
     for name in {name for name, _ in asked if name}:
         engine.warm(digests[name])
     while len(timed.runner.adapters.resident) < len({name for name, _ in asked if name}):
@@ -107,7 +115,7 @@ def serve(timed: Timed, store: LocalStore, digests: dict[str, bytes], asked, bat
     score, began = Score(), perf_counter()
     for i, (name, ids) in enumerate(asked):
         digest = digests[name] if name else None
-        sampling = Sampling(max_tokens=new, temperature=0.0)
+        sampling = Sampling(max_tokens=NEW, temperature=0.0)
         assert engine.submit(Submit(f"r{i}", ids, sampling, digest or bytes(32), digest, "t"), 0.0) is None
     while engine.has_work:
         for event in engine.step(0.0):
@@ -132,7 +140,8 @@ def main() -> None:
         store = LocalStore(Path(folder))
         config = EngineConfig(DEMO / "model", Path(folder), "", Path(folder), cache=CacheConfig(pages=2048),
                               schedule=ScheduleConfig(max_context=1024))  # fmt: skip
-        spec = BaseSpec.from_config(json.loads((DEMO / "model" / "config.json").read_text()), digest_model(DEMO / "model"))
+        shape = json.loads((DEMO / "model" / "config.json").read_text())
+        spec = BaseSpec.from_config(shape, digest_model(DEMO / "model"))
         digests = {}
         for path in sorted((DEMO / "adapters").iterdir()):
             report = validate(path, spec, store=store)
@@ -159,8 +168,8 @@ def row(a, kind, batch, word, option, depth, plain, timed, store, digests, text)
     plain.plain, plain.steps = [], 0
     for turn in range(a.rounds + 1):
         asked = prompts(text, kind, 2 * batch if batch > 1 else 6, turn)
-        without = serve(plain, store, digests, asked, batch, None, NEW)
-        with_ = serve(timed, store, digests, asked, batch, speculator, NEW)
+        without = serve(plain, store, digests, asked, batch, None)
+        with_ = serve(timed, store, digests, asked, batch, speculator)
         if turn == 0:
             timed.steps, plain.plain, timed.guessing, timed.ahead, timed.plain = 0, [], [], [], []
             continue

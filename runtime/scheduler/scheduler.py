@@ -160,7 +160,7 @@ class Scheduler:
         for sequence in self._sequences.running:
             submit, tokens = sequence.request.submit, sequence.tokens
             if len(tokens) - sequence.computed == 1 and submit.speculate:
-                room = self._room(sequence)
+                room = self._useful(sequence)
                 found.append(Candidate(sequence.id, submit.namespace, submit.adapter, tokens, room))
         return found
 
@@ -255,10 +255,10 @@ class Scheduler:
         ends = len(sequence.tokens) - sequence.computed <= batch.left
         if not (self._ahead and ends and sequence.request.submit.speculate):
             return NOTHING
-        ahead = min(self._ahead, self._room(sequence) - 1)
+        ahead = min(self._ahead, self._useful(sequence) - 1)
         return Guess(None, ahead) if ahead > 0 and self._sequences.spread(sequence, 1 + ahead) else NOTHING
 
-    def _room(self, sequence: Sequence) -> int:
+    def _useful(self, sequence: Sequence) -> int:
         """Tokens that the sequence can still use beyond the next one."""
         left = sequence.request.submit.sampling.max_tokens - sequence.generated
         return min(left, self._config.max_context - len(sequence.tokens)) - 1

@@ -73,7 +73,7 @@ class Sequences:
         assert lease is not None
         need = len(sequence.tokens) + positions
         missing = cache.pages_for(need) - len(lease.pages)
-        return missing <= cache.allocator.free_count and cache.extend(lease, need)
+        return missing <= min(cache.arena.free_count, cache.startable) and cache.extend(lease, need)
 
     def preempt(self, sequence: Sequence) -> None:
         """Give its pages back; what the tree does not keep is computed again, to the same tokens."""

@@ -6,6 +6,8 @@ from collections import Counter
 import pytest
 
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import Budget, Footprint
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import ChoiceFinished, Finished, Sampling, Submit, Tokens
@@ -28,10 +30,11 @@ class Run:
 
     def __init__(self, model, requests, speculator=None, knows=7, pages=120, words=range(1, 100)):
         schedule = ScheduleConfig(token_budget=96, max_running=8, max_context=256)
-        self.scheduler = Scheduler(schedule, CacheConfig(pages=pages), Residency(1000), (0,), VOCAB)
+        cache = KvCache.alone(CacheConfig(pages=pages))
+        self.scheduler = Scheduler(schedule, cache, Residency(Budget(1000)), (0,), VOCAB)
         runner = ScriptedRunner(VOCAB, words, (0,), knows=knows)
         stops = StopWatch(TextModel.load(model))
-        self.engine = Engine(self.scheduler, runner, Journal(), stops, lambda digest: 100, speculator)
+        self.engine = Engine(self.scheduler, runner, Journal(), stops, lambda digest: Footprint((100,)), speculator)
         self.tokens, self.ends, self.usage, self.steps = {}, {}, {}, 0
         waiting = list(requests)
         while waiting or self.engine.has_work:

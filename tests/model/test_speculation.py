@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import Budget, Footprint
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
@@ -35,9 +37,13 @@ def ask(runner, store, asked, speculator=None, running=16):
     """(tokens, logprobs) of each request, the sum of usage, and the number of steps."""
     runner.run(StepPlan(0, (), evict=tuple(runner.adapters.resident)))
     schedule = ScheduleConfig(token_budget=128, max_running=running, max_context=128)
-    cache = CacheConfig(page_size=runner.pool.layout.page_size, pages=512)
-    scheduler = Scheduler(schedule, cache, Residency(1 << 30), runner.end_tokens, runner.vocab_size)
-    engine = Engine(scheduler, runner, Journal(), StopWatch(None), store.size, speculator)  # nobody has stop strings
+    cache = KvCache.alone(CacheConfig(page_size=runner.pool.layout.page_size, pages=512))
+    scheduler = Scheduler(schedule, cache, Residency(Budget(1 << 30)), runner.end_tokens, runner.vocab_size)
+
+    def footprint(digest):
+        return Footprint((store.size(digest),))
+
+    engine = Engine(scheduler, runner, Journal(), StopWatch(None), footprint, speculator)  # nobody has stop strings
     for submit in asked:
         assert engine.submit(submit, 0.0) is None
     told, logprobs, drafted, accepted, steps = {}, {}, 0, 0, 0

@@ -28,6 +28,7 @@ from tenantry.runtime.messages import (
 )
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.scheduler.finish import Hit
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tests.scheduling.device import DeviceMemory
 from tests.scheduling.world import BASE, Client, World, mix, pick, pieces
@@ -54,6 +55,7 @@ class Simulator:
             (world.end_token,),
             world.vocab,
         )
+        self.stopping: set[tuple[str, int]] = set()
         self.now = 0.0
         self.steps = 0
         self.plan: StepPlan | None = None  # not run yet
@@ -137,11 +139,16 @@ class Simulator:
         self.check()
 
     def finish(self, name: str, choice: int) -> None:
-        """The engine saw a stop string."""
-        if self.scheduler.finish_choice(name, choice, "STOP"):
-            self.clients[name].stopped.add(choice)
-            self.seen["stop string"] += 1
-        self.check()
+        """The next tokens of a choice will hold a stop string."""
+        self.stopping.add((name, choice))
+
+    def watch(self, name: str, choice: int, tokens) -> Hit | None:
+        if (name, choice) not in self.stopping:
+            return None
+        self.stopping.discard((name, choice))
+        self.clients[name].stopped.add(choice)
+        self.seen["stop string"] += 1
+        return Hit(self.rng.randint(1, len(tokens)), "STOP")
 
     def step(self, in_flight=()) -> StepPlan | None:
         """Plan, let things happen while the step is in flight, run, commit."""
@@ -161,7 +168,7 @@ class Simulator:
             self.abort(name)
         result = self.run(plan, owners)
         self.plan = None
-        self.receive(self.scheduler.commit(plan, result, self.now))
+        self.receive(self.scheduler.commit(plan, result, self.now, self.watch))
         self.check()
         return plan
 

@@ -13,7 +13,7 @@ from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.errors import InvalidRequest, QueueFull
 from tenantry.runtime.messages import ChoiceFinished, Finished, Refused, Sampling, Submit, Tokens
 from tenantry.runtime.plan import Load, RowResult, StepResult
-from tenantry.runtime.scheduler.finish import Ending, ending
+from tenantry.runtime.scheduler.finish import Ending, Hit, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.scheduler.waiting import WaitingQueue
@@ -245,29 +245,33 @@ def test_abort_of_an_unknown_request_is_ignored_and_of_a_waiting_one_is_answered
     assert [e.reason for e in drain(core, 7)] == ["abort"]
 
 
-def test_a_stop_string_before_any_text_ends_nothing():
-    """Else the other choices would never start: they follow the first one's prompt."""
-    core = scheduler()
-    core.add(submit(prompt=(5,) * 40, n=2, max_tokens=2), NONE, 0.0)
-    plan = core.plan(0.0)
-    core.commit(plan, StepResult(tuple(RowResult() for _ in plan.rows)), 0.0)
-    assert not core.finish_choice("r", 0, "x")
-    assert not core.finish_choice("r", 1, "x")
-    assert not core.finish_choice("nobody", 0, "x")
-    assert isinstance(drain(core, 7)[-1], Finished)
+def test_a_stop_string_ends_its_choice_inside_of_a_step():
+    """What the model drew beyond it is neither told nor counted, and a choice that ended is asked about no more."""
+    core, asked = scheduler(), []
 
+    def watch(request_id, choice, tokens):
+        asked.append((request_id, choice, tuple(tokens)))
+        return Hit(2, "END") if len(tokens) > 1 else None
 
-def test_a_stop_string_ends_its_choice_only_once():
-    core = scheduler()
     core.add(submit(max_tokens=9), NONE, 0.0)
     plan = core.plan(0.0)
-    core.commit(plan, StepResult((RowResult((7,)),)), 0.0)
-    assert core.finish_choice("r", 0, "END")
-    assert not core.finish_choice("r", 0, "END")
-    ended, finished = core.take_events()
+    assert [type(e) for e in core.commit(plan, StepResult((RowResult((7,)),)), 0.0, watch)] == [Tokens]
+    plan = core.plan(0.0)
+    told, ended, finished = core.commit(plan, StepResult((RowResult((7, 8, 9)),)), 0.0, watch)
+    assert told.tokens == (7, 8)
     assert (ended.reason, ended.matched) == ("stop", "END")
-    assert finished.usage.completion == 1
+    assert finished.usage.completion == 3
+    assert asked == [("r", 0, (7,)), ("r", 0, (7, 8, 9))]
     assert not core.has_work
+
+
+def test_a_stop_string_wins_over_the_length_that_ends_with_it():
+    core = scheduler()
+    core.add(submit(max_tokens=2), NONE, 0.0)
+    result = StepResult((RowResult((7, 8, 9)),))
+    told, ended, _ = core.commit(core.plan(0.0), result, 0.0, lambda *asked: Hit(len(asked[2]), "END"))
+    assert told.tokens == (7, 8), "the watch is asked about what counts, and about nothing beyond"
+    assert (ended.reason, ended.matched) == ("stop", "END")
 
 
 def test_usage_grows_with_the_prompt_and_with_every_token():
