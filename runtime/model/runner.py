@@ -83,7 +83,8 @@ class ModelRunner:
         self._drafter = None
         if draft is not None:
             positions = config.schedule.max_context
-            self._drafter = Drafter(draft, shape, ops, layout, config.cache.pages, dtype, positions, progress)
+            pages = len(self.pool.layers[0].k)
+            self._drafter = Drafter(draft, shape, ops, layout, pages, dtype, positions, progress)
 
     @property
     def block_bytes(self) -> int:
@@ -104,6 +105,8 @@ class ModelRunner:
         for digest in plan.evict:
             self.adapters.evict(digest)
         self.pool.move(plan.moves)
+        if self._drafter is not None:
+            self._drafter.pool.move(plan.moves)
         for load in plan.load:
             self.adapters.start(load)
         began = perf_counter()

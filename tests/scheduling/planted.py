@@ -17,7 +17,7 @@ from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.scheduler import scheduler as scheduler_module
 from tenantry.runtime.scheduler.batch import Batch
-from tenantry.runtime.scheduler.finish import Ending, ending
+from tenantry.runtime.scheduler.finish import Ending, Hit, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.scheduler.sequences import Sequences
@@ -70,8 +70,8 @@ def inserted_before_commit(patch):
     """[32] A chunk's pages enter the tree when it is planned."""
     original = Batch.add
 
-    def add(self, sequence):
-        original(self, sequence)
+    def add(self, sequence, *rest):
+        original(self, sequence, *rest)
         if self.rows and self.rows[-1].sequence == sequence.id:
             row = self.rows[-1]
             KvCache.seal(CACHES[-1], sequence.lease, sequence.tokens, row.start + len(row.tokens))
@@ -186,10 +186,10 @@ def faulty_page_sealed(patch):
     """[36] Pages with non-finite KV stay findable."""
     original = Scheduler._accept
 
-    def accept(self, sequence, row, result):
+    def accept(self, sequence, row, result, *rest):
         if result.fault is not None:
             self.cache.seal(sequence.lease, sequence.tokens, row.start + len(row.tokens))
-        original(self, sequence, row, result)
+        original(self, sequence, row, result, *rest)
 
     patch.setattr(Scheduler, "_accept", accept)
 
@@ -199,8 +199,8 @@ def chunk_sealed_before_it_is_known_finite(patch):
     """[36] A chunk is shared before any logits that depend on it were seen."""
     original = Scheduler._accept
 
-    def accept(self, sequence, row, result):
-        original(self, sequence, row, result)
+    def accept(self, sequence, row, result, *rest):
+        original(self, sequence, row, result, *rest)
         if row.draw is None and sequence.lease is not None:
             self.cache.seal(sequence.lease, sequence.tokens, sequence.computed)
 
@@ -232,8 +232,8 @@ def computed_one_too_far(patch):
     """The drawn token counts as computed before it was."""
     original = Scheduler._draw
 
-    def draw(self, sequence, drawn, logprobs):
-        original(self, sequence, drawn, logprobs)
+    def draw(self, sequence, drawn, *rest):
+        original(self, sequence, drawn, *rest)
         if sequence.lease is not None and len(sequence.tokens) - sequence.computed > 1:
             sequence.computed += 1
 
@@ -369,3 +369,38 @@ def deadlines_ignored(patch):
 def holders_passed_over_with_those_who_wait(patch):
     """[60] A request that holds its adapter is skipped because another one waits for the same: both wait for ever."""
     patch.setattr(Request, "claims", property(lambda self: False, lambda self, value: None))
+
+
+@defect
+def guesses_without_pages(patch):
+    """A draft is planned where no page is left for it."""
+    patch.setattr(Sequences, "spread", lambda self, sequence, positions: True)
+
+
+@defect
+def guesses_over_the_budget(patch):
+    """A draft is not counted into the step's tokens."""
+    original = Batch.add
+
+    def add(self, sequence, *rest):
+        original(self, sequence, *rest)
+        if self.rows and self.rows[-1].draft is not None:
+            self.left += len(self.rows[-1].draft.tokens)
+
+    patch.setattr(Batch, "add", add)
+    patch.setattr(Scheduler, "guess_budget", lambda self, decoding: 1 << 30)
+
+
+@defect
+def guesses_beyond_the_end_are_told(patch):
+    """A stop string inside of a draft ends the choice, and what was drawn after it is sent all the same."""
+    original = Scheduler._draw
+
+    def draw(self, sequence, drawn, logprobs, watch):
+        def late(*asked):
+            hit = watch(*asked)
+            return hit and Hit(len(asked[2]), hit.matched)
+
+        original(self, sequence, drawn, logprobs, late)
+
+    patch.setattr(Scheduler, "_draw", draw)

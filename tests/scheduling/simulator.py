@@ -3,10 +3,9 @@
 Numbers in assertions refer to the invariants: 1 partition, 2 references, 3 pages hold what was written for exactly
 this prefix, 4 one root, 5 fence, 6 only complete finite pages are shared, 7 adapters, 8 limits, 9 one terminal event,
 11 liveness, 12 same tokens as an interpreter without cache or batch. Replay one seed with
-`PYTHONPATH=.src python -m tests.scheduling.simulator SEED STEPS`.
+`PYTHONPATH=.src python -m tests.scheduling.swarm SEED STEPS`.
 """
 
-import sys
 from array import array
 from collections import Counter
 from random import Random
@@ -30,6 +29,8 @@ from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.finish import Hit
 from tenantry.runtime.scheduler.scheduler import Scheduler
+from tenantry.runtime.speculative.speculator import Guess
+from tenantry.runtime.speculative.tree import DraftTree
 from tests.scheduling.device import DeviceMemory
 from tests.scheduling.world import BASE, Client, World, mix, pick, pieces
 
@@ -146,16 +147,17 @@ class Simulator:
         if (name, choice) not in self.stopping:
             return None
         self.stopping.discard((name, choice))
-        self.clients[name].stopped.add(choice)
+        client, kept = self.clients[name], self.rng.randint(1, len(tokens))
+        client.stopped[choice] = len(client.outputs[choice]) + kept
         self.seen["stop string"] += 1
-        return Hit(self.rng.randint(1, len(tokens)), "STOP")
+        return Hit(kept, "STOP")
 
     def step(self, in_flight=()) -> StepPlan | None:
         """Plan, let things happen while the step is in flight, run, commit."""
         self.steps += 1
         self.now += 1.0
         work = self.scheduler.has_work
-        plan = self.scheduler.plan(self.now)
+        plan = self.scheduler.plan(self.now, self.guesses(), self.rng.randrange(3))
         assert work == (plan is not None), "11: has_work and plan disagree"
         if plan is None:
             assert not self.live, "9: live requests, and nothing to do"
@@ -171,6 +173,23 @@ class Simulator:
         self.receive(self.scheduler.commit(plan, result, self.now, self.watch))
         self.check()
         return plan
+
+    def guesses(self) -> dict[int, Guess]:
+        """Drafts for some of those that will draw: right as far as luck has it. Not before the minimum of tokens."""
+        found = {}
+        for candidate in self.scheduler.candidates():
+            if self.rng.random() >= self.world.guesses or candidate.room < 1:
+                continue
+            owner = self.scheduler._sequences.by_id[candidate.sequence]
+            client = self.clients[owner.request.id]
+            state, tokens = client.hashes[owner.choice][-1], []
+            for _ in range(self.rng.randint(1, min(candidate.room, 6))):
+                right = pick(state, self.salt(client, owner.choice), self.world.vocab, ())
+                tokens.append(right if self.rng.random() < 0.7 else (right + 1) % self.world.vocab)
+                state = mix(state, tokens[-1])
+            ahead = self.rng.randint(0, max(0, candidate.room - len(tokens) - 1))
+            found[candidate.sequence] = Guess(DraftTree.chain(tokens, kind="luck"), ahead)
+        return found
 
     # The device
 
@@ -190,7 +209,7 @@ class Simulator:
         total = sum(world.adapter_sizes[d[0] - 1] for d in resident)
         assert world.arena or total <= world.adapter_limit, "7: more than its bytes"
         memory.pages_within_floor({page for row in plan.rows for page in row.pages})
-        assert sum(len(r.tokens) for r in plan.rows) <= world.budget, "8: over the token budget"
+        assert sum(map(computed, plan.rows)) <= world.budget, "8: over the token budget"
         assert len({r.sequence for r in plan.rows}) == len(plan.rows) <= world.max_running, "8: too many rows"
         writes: Counter[int] = Counter()
         rows = tuple(self.row(row, *owners[row.sequence], writes) for row in plan.rows)
@@ -221,7 +240,8 @@ class Simulator:
         assert row.adapter is None or row.adapter in self.device, "7: the adapter is not resident"
         if row.adapter is not None:
             self.memory_of_device.read(row.adapter)
-        assert start < end <= len(row.pages) * size, "3: positions outside of the block table"
+        reach = end + (len(row.draft.tokens) if row.draft is not None else 0) + row.ahead
+        assert start < end <= reach <= len(row.pages) * size, "3: positions outside of the block table"
         assert list(row.tokens) == tokens[start:end], "12: other tokens than the request's"
         assert (row.draw is not None) == (end == len(tokens)), "12: a draw elsewhere than at the end"
         if client.first_start is None:
@@ -229,7 +249,7 @@ class Simulator:
             self.first_row(client)
             self.seen["hit" if start else "miss"] += 1
         poisoned = False
-        for index in range(-(-end // size)):
+        for index in range(-(-reach // size)):
             page, low = row.pages[index], index * size
             kind = arena.class_of(page)
             assert kind not in (BlockClass.FREE, BlockClass.ADAPTER), "5: a page in use is not a page"
@@ -254,14 +274,24 @@ class Simulator:
             return RowResult(fault="non-finite logits")
         assert list(row.draw.history) == tokens, "12: another history than the request's"
         assert (row.draw.position, row.draw.prompt_length) == (len(tokens), len(client.submit.prompt))
-        drawn = [pick(hashes[-1], self.salt(client, choice), self.world.vocab, row.draw.forbidden)]
-        state = mix(hashes[-1], drawn[0])
-        early = len(client.outputs[choice]) < client.submit.sampling.min_tokens
-        while not early and self.rng.random() < self.world.burst:
-            drawn.append(pick(state, self.salt(client, choice), self.world.vocab, ()))
+        minimum = client.submit.sampling.min_tokens
+        draft, state, drawn, accepted = row.draft.tokens if row.draft is not None else (), hashes[-1], [], 0
+        guessed = state
+        for at, token in enumerate(draft, start=end):
+            guessed = mix(guessed, token)
+            self.kv[row.pages[at // size]][at % size] = guessed
+        while True:
+            early = len(client.outputs[choice]) + len(drawn) < minimum
+            forbidden = row.draw.forbidden if early else ()
+            drawn.append(pick(state, self.salt(client, choice), self.world.vocab, forbidden))
             state = mix(state, drawn[-1])
-            self.seen["burst"] += 1
-        return RowResult(tuple(drawn))
+            if accepted < len(draft) and draft[accepted] == drawn[-1]:
+                accepted += 1
+                self.seen["guess"] += 1
+            elif draft or early or self.rng.random() >= self.world.burst:
+                return RowResult(tuple(drawn), accepted=accepted)
+            else:
+                self.seen["burst"] += 1
 
     def first_row(self, client: Client) -> None:
         """11: nothing starts late; where no adapter is waited for, other keys had one turn for each of its own."""
@@ -339,6 +369,7 @@ class Simulator:
             assert output == tokens[: len(output)], "12: other tokens than the reference's"
             if choice in client.stopped:
                 assert (client.reasons[choice], client.matched[choice]) == ("stop", "STOP"), "9: stop string lost"
+                assert len(output) == client.stopped[choice], "9: text beyond the stop string"
             elif client.reasons[choice] is not None:
                 assert output == tokens, "12: ended elsewhere than the reference"
                 assert (client.reasons[choice], client.matched[choice]) == (reason, matched), "12: another reason"
@@ -407,76 +438,6 @@ class Simulator:
         self.verified = {}
 
 
-class Swarm:
-    """Drives a simulator by its world's probabilities."""
-
-    def __init__(self, seed: int, world: World | None = None) -> None:
-        self.world = world or World.swarm(seed)
-        self.sim = Simulator(self.world)
-        rng = Random(seed ^ 0xF00D)
-        self.rng = rng
-        self.prefixes = [self.word(rng.randint(0, self.world.longest)) for _ in range(self.world.families)]
-
-    def word(self, length: int) -> tuple[int, ...]:
-        return tuple(self.rng.randrange(2, 2 + self.world.alphabet) % self.world.vocab for _ in range(length))
-
-    def submit(self) -> None:
-        world, rng = self.world, self.rng
-        prefix = rng.choice(self.prefixes)
-        prompt = prefix[: rng.randint(0, len(prefix))] if rng.random() < 0.3 else prefix
-        prompt += self.word(rng.randint(0 if prompt else 1, max(1, world.longest // 3)))
-        most = rng.randint(1, world.most_tokens)
-        sampling = {
-            "max_tokens": most,
-            "min_tokens": rng.randint(0, most) if rng.random() < 0.3 else 0,
-            "n": rng.randint(1, world.choices),
-            "seed": rng.randrange(3),
-            "ignore_eos": rng.random() < 0.3,
-            "stop_token_ids": (2,) if rng.random() < 0.2 else (),
-        }
-        if rng.random() < world.bad:
-            sampling |= rng.choice(({"max_tokens": 0}, {"n": 9}, {"stop_token_ids": (world.vocab,)}, {"n": 0}))
-        deadline = float(rng.randint(1, 10)) if rng.random() < world.deadline else 0.0
-        self.sim.submit(
-            prompt, rng.randrange(world.tenants), rng.randrange(-1, len(world.adapter_sizes)), deadline, **sampling
-        )
-
-    def once(self) -> None:
-        world, rng, sim = self.world, self.rng, self.sim
-        for _ in range(3):
-            if rng.random() < world.arrivals and len(sim.live) < 40:
-                self.submit()
-        live = list(sim.live)
-        if live and rng.random() < world.abort:
-            sim.abort(rng.choice(live))
-        if world.adapter_sizes and rng.random() < world.drop:
-            sim.drop(rng.randrange(len(world.adapter_sizes)))
-        if world.adapter_sizes and rng.random() < world.warm:
-            sim.warm(rng.randrange(len(world.adapter_sizes)))
-        if live and rng.random() < world.stop_string:
-            sim.finish(rng.choice(live), rng.randrange(world.choices))
-        victims = [rng.choice(live)] if live and rng.random() < world.abort_in_flight else []
-        sim.step(victims)
-
-
-def run(seed: int, steps: int, world: World | None = None) -> Counter[str]:
-    """Steps of one seed, then its drain. Returns what has happened, preemptions and evictions included."""
-    swarm = Swarm(seed, world)
-    sim = swarm.sim
-    try:
-        while sim.steps < steps:
-            for _ in range(min(1000, steps - sim.steps)):
-                swarm.once()
-            sim.drain()
-    except BaseException as error:
-        error.add_note(f"replay: PYTHONPATH=.src python -m tests.scheduling.simulator {seed} {steps}")
-        error.add_note(f"at step {sim.steps} of {swarm.world}")
-        raise
-    sim.seen["preemption"] += sim.scheduler.stats().preemptions
-    sim.seen["steps"] += sim.steps
-    sim.seen["moved"] += sim.memory_of_device.moved
-    return sim.seen
-
-
-if __name__ == "__main__":
-    print(run(int(sys.argv[1]), int(sys.argv[2])))
+def computed(row: Row) -> int:
+    """Tokens of a row, guesses included."""
+    return len(row.tokens) + (len(row.draft.tokens) if row.draft is not None else 0)

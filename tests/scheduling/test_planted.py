@@ -11,7 +11,7 @@ from tenantry.runtime.scheduler.scheduler import Scheduler
 from tests.scheduling.planted import DEFECTS
 from tests.scheduling.planted_memory import MEMORY_DEFECTS
 from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use
-from tests.scheduling.simulator import run
+from tests.scheduling.swarm import run
 from tests.scheduling.world import crowded
 
 SEEDS = 150

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use, tokens_per_step
-from tests.scheduling.simulator import Simulator, run
+from tests.scheduling.simulator import Simulator
+from tests.scheduling.swarm import run
 from tests.scheduling.world import World, crowded
 
 BLOCKS = 20

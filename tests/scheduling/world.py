@@ -61,6 +61,7 @@ class World:
     stop_string: float = 0.0
     deadline: float = 0.0
     burst: float = 0.0
+    guesses: float = 0.0
     bad: float = 0.0
 
     @classmethod
@@ -111,6 +112,7 @@ class World:
             stop_string=some(0.02, 0.1),
             deadline=some(0.1, 0.5),
             burst=some(0.1, 0.5),
+            guesses=some(0.3, 0.9),
             bad=some(0.05),
         )
 
@@ -165,7 +167,7 @@ class Client:
     terminal: Event | None = None
     first_start: int | None = None
     usage: Usage = field(default_factory=Usage)
-    stopped: set[int] = field(default_factory=set)
+    stopped: dict[int, int] = field(default_factory=dict)  # choice to its length with the stop string
     submitted: float = 0.0
     started: bool = False
     ahead: int = 0

@@ -1,0 +1,83 @@
+"""Random days of a world, replayable by seed: `PYTHONPATH=.src python -m tests.scheduling.swarm SEED STEPS`."""
+
+import sys
+from collections import Counter
+from random import Random
+
+from tests.scheduling.simulator import Simulator
+from tests.scheduling.world import World
+
+
+class Swarm:
+    """Drives a simulator by its world's probabilities."""
+
+    def __init__(self, seed: int, world: World | None = None) -> None:
+        self.world = world or World.swarm(seed)
+        self.sim = Simulator(self.world)
+        rng = Random(seed ^ 0xF00D)
+        self.rng = rng
+        self.prefixes = [self.word(rng.randint(0, self.world.longest)) for _ in range(self.world.families)]
+
+    def word(self, length: int) -> tuple[int, ...]:
+        return tuple(self.rng.randrange(2, 2 + self.world.alphabet) % self.world.vocab for _ in range(length))
+
+    def submit(self) -> None:
+        world, rng = self.world, self.rng
+        prefix = rng.choice(self.prefixes)
+        prompt = prefix[: rng.randint(0, len(prefix))] if rng.random() < 0.3 else prefix
+        prompt += self.word(rng.randint(0 if prompt else 1, max(1, world.longest // 3)))
+        most = rng.randint(1, world.most_tokens)
+        sampling = {
+            "max_tokens": most,
+            "min_tokens": rng.randint(0, most) if rng.random() < 0.3 else 0,
+            "n": rng.randint(1, world.choices),
+            "seed": rng.randrange(3),
+            "ignore_eos": rng.random() < 0.3,
+            "stop_token_ids": (2,) if rng.random() < 0.2 else (),
+        }
+        if rng.random() < world.bad:
+            sampling |= rng.choice(({"max_tokens": 0}, {"n": 9}, {"stop_token_ids": (world.vocab,)}, {"n": 0}))
+        deadline = float(rng.randint(1, 10)) if rng.random() < world.deadline else 0.0
+        self.sim.submit(
+            prompt, rng.randrange(world.tenants), rng.randrange(-1, len(world.adapter_sizes)), deadline, **sampling
+        )
+
+    def once(self) -> None:
+        world, rng, sim = self.world, self.rng, self.sim
+        for _ in range(3):
+            if rng.random() < world.arrivals and len(sim.live) < 40:
+                self.submit()
+        live = list(sim.live)
+        if live and rng.random() < world.abort:
+            sim.abort(rng.choice(live))
+        if world.adapter_sizes and rng.random() < world.drop:
+            sim.drop(rng.randrange(len(world.adapter_sizes)))
+        if world.adapter_sizes and rng.random() < world.warm:
+            sim.warm(rng.randrange(len(world.adapter_sizes)))
+        if live and rng.random() < world.stop_string:
+            sim.finish(rng.choice(live), rng.randrange(world.choices))
+        victims = [rng.choice(live)] if live and rng.random() < world.abort_in_flight else []
+        sim.step(victims)
+
+
+def run(seed: int, steps: int, world: World | None = None) -> Counter[str]:
+    """Steps of one seed, then its drain. Returns what has happened, preemptions and evictions included."""
+    swarm = Swarm(seed, world)
+    sim = swarm.sim
+    try:
+        while sim.steps < steps:
+            for _ in range(min(1000, steps - sim.steps)):
+                swarm.once()
+            sim.drain()
+    except BaseException as error:
+        error.add_note(f"replay: PYTHONPATH=.src python -m tests.scheduling.swarm {seed} {steps}")
+        error.add_note(f"at step {sim.steps} of {swarm.world}")
+        raise
+    sim.seen["preemption"] += sim.scheduler.stats().preemptions
+    sim.seen["steps"] += sim.steps
+    sim.seen["moved"] += sim.memory_of_device.moved
+    return sim.seen
+
+
+if __name__ == "__main__":
+    print(run(int(sys.argv[1]), int(sys.argv[2])))
