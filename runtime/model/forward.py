@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from tenantry.runtime.model.batch import Batch
+from tenantry.runtime.model.batch import Batch, row_lengths
 from tenantry.runtime.model.decoder import Decoder, Output
 from tenantry.runtime.model.inputs import DecodeInputs
 from tenantry.runtime.model.lora import Adapters
@@ -32,7 +32,7 @@ class Eager:
         self.decoder, self.adapters, self.page_size = decoder, adapters, page_size
 
     def __call__(self, rows: Sequence[Row]) -> Output:
-        lora = self.adapters.plan([row.adapter for row in rows], [len(row.tokens) for row in rows])
+        lora = self.adapters.plan([row.adapter for row in rows], row_lengths(rows))
         return self.decoder.forward(Batch.build(rows, self.page_size, lora, self.decoder.ops.device))
 
 
@@ -98,7 +98,7 @@ class Graphed:
                 self._replay([], (size, self._lengths[0]), [], adapted)
 
     def __call__(self, rows: Sequence[Row]) -> Output:
-        if not 0 < len(rows) <= self._rows[-1] or any(len(row.tokens) != 1 or row.draw is None for row in rows):
+        if not 0 < len(rows) <= self._rows[-1] or not all(map(_decodes, rows)):
             return self._eager(rows)
         size = next(size for size in self._rows if size >= len(rows))
         longest = max(row.start for row in rows) + 1
@@ -128,3 +128,8 @@ class Graphed:
             captured = self._captured[key] = self._capture(lambda: eager.decoder.forward(batch))
         captured.replay()
         return captured.output
+
+
+def _decodes(row: Row) -> bool:
+    """Whether a row computes its last token alone."""
+    return len(row.tokens) == 1 and row.draw is not None and row.draft is None
