@@ -13,8 +13,7 @@ import msgspec
 
 from tenantry.runtime.errors import InvalidRequest
 
-# What it takes to get evicted things back, measured at the 0.5B shape on two cores. Only their ratio is used; both
-# are some fifty times as fast on a GPU.
+# What it takes to get evicted things back: estimates for two cores, not measurements. Only their ratio is used.
 LOAD_BYTES_S = 5e8
 COMPUTE_TOKENS_S = 1e3
 
