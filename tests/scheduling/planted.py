@@ -78,8 +78,8 @@ def inserted_before_commit(patch):
 
     remember = KvCache.__init__
 
-    def init(self, *args):
-        remember(self, *args)
+    def init(self, *args, **named):
+        remember(self, *args, **named)
         CACHES.append(self)
 
     patch.setattr(KvCache, "__init__", init)
