@@ -126,9 +126,10 @@ def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "n
 
     layout = PageLayout(1, 32, 4, 0, kv)
     pages = layout.allocate(1 << 9, device)
-    k, plan = zeros(2, 1, 32), AttentionPlan.build([2], [2], [[0]], 4, device)
-    ops.write_kv(k, k, pages, torch.arange(2, device=device))
-    ops.attention(k, pages, plan, 1.0)
+    ops.write_kv(zeros(2, 1, 32), zeros(2, 1, 32), pages, torch.arange(2, device=device))
+    for rows, length in ((2, 2), (1 << 9, 1 << 11)):  # as below: with one thread, and with more
+        plan = AttentionPlan.build([rows], [length], [range(1 << 9)], 4, device)
+        ops.attention(zeros(rows, 1, 32), pages, plan, 1.0)
     table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights, device)
     module = SliceWeights(zeros(16, 32), zeros(64, 16), 16, 1.0)
     table.set_slot(0, table.prepare({(0, "site", 0): module}))

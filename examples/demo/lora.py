@@ -24,20 +24,29 @@ MLP = ["gate_proj", "up_proj", "down_proj"]
 
 @dataclass(frozen=True, slots=True)
 class LoraRecipe:
-    """lora: LoraConfig's arguments. rate: AdamW's peak, which then falls linearly to zero."""
+    """lora: LoraConfig's arguments. rate: AdamW's peak, which falls linearly to zero within a round of `steps`.
+
+    Rounds follow, each with its own warm-up (SGDR, arXiv 1608.03983), until the loss is below `goal`: when copying
+    falls into place depends on chance, on the number of threads among other things.
+    """
 
     lora: dict[str, Any]
     steps: int = 160
     rate: float = 4e-3
     batch: int = 24
+    goal: float = 0.03
 
+
+MOST_ROUNDS = 6
 
 RECIPES = {
     "acme-support": LoraRecipe({"r": 16, "lora_alpha": 32, "target_modules": ATTENTION + MLP}, steps=320, rate=2e-3),
     "acme-orders": LoraRecipe(
         {"r": 64, "lora_alpha": 16, "target_modules": "all-linear", "use_rslora": True}, steps=240, rate=2e-3
     ),
-    "acme-greeting": LoraRecipe({"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}, rate=8e-3),
+    "acme-greeting": LoraRecipe(
+        {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}, rate=8e-3, goal=0.3
+    ),
     "globex-support": LoraRecipe({
         "r": 8, "lora_alpha": 16, "target_modules": [*ATTENTION, "down_proj"],
         "rank_pattern": {"o_proj": 32, "down_proj": 48}, "alpha_pattern": {"o_proj": 64, "down_proj": 96},
@@ -63,11 +72,14 @@ def train_adapter(
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0)
     batches, started, recent = _batches(tokenizer, task, recipe.batch, seed), time.monotonic(), 0.0
-    print(f"{task.name}: {sum(p.numel() for p in trainable) / 1e3:.0f}k parameters, {recipe.steps} steps", flush=True)
-    for step in range(recipe.steps):
-        warm = min(1.0, (step + 1) / 10)
+    print(f"{task.name}: {sum(p.numel() for p in trainable) / 1e3:.0f}k parameters", flush=True)
+    for step in range(MOST_ROUNDS * recipe.steps):
+        within = step % recipe.steps
+        if within == 0 and step and recent < recipe.goal:
+            break
+        warm = min(1.0, (within + 1) / 10)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * warm * (1 - step / recipe.steps)
+            group["lr"] = recipe.rate * warm * (1 - within / recipe.steps)
         loss = model(**next(batches)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
@@ -75,8 +87,12 @@ def train_adapter(
         optimizer.zero_grad(set_to_none=True)
         recent = loss.item() if step == 0 else 0.9 * recent + 0.1 * loss.item()
         if (step + 1) % 20 == 0:
-            left = (time.monotonic() - started) / (step + 1) * (recipe.steps - step - 1)
-            print(f"{task.name}: step {step + 1}/{recipe.steps}  loss {recent:.4f}  {left:.0f} s left", flush=True)
+            took = time.monotonic() - started
+            print(
+                f"{task.name}: round {step // recipe.steps + 1}, step {within + 1}/{recipe.steps}  loss {recent:.4f}"
+                f"  (goal {recipe.goal})  {took:.0f} s",
+                flush=True,
+            )
     return model
 
 

@@ -412,9 +412,7 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         pages.page_stride,
         pages.scale_stride,
     )
-    run_parallel(
-        all_units,
-        threads,
+    work = (
         split,
         q.contiguous().numpy(),
         out.numpy(),
@@ -424,4 +422,8 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         *plan.arrays,
         *partial,
     )
+    if threads == 1:  # without waking the pool, which takes longer than a short row's piece does
+        some_units(0, 1, *work)
+    else:
+        run_parallel(all_units, threads, *work)
     return out
