@@ -7,6 +7,7 @@ however its prompt was chunked, whatever shares the batch and on however many co
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -412,7 +413,7 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         pages.page_stride,
         pages.scale_stride,
     )
-    work = (
+    work: tuple[Any, ...] = (
         split,
         q.contiguous().numpy(),
         out.numpy(),
