@@ -1,8 +1,6 @@
-"""Register tiles for CPU kernels: the two innermost loops that everything heavy is made of, emitted as LLVM vectors.
-
-`dot` multiplies a few rows of x with four rows of stored values; `outer` adds weighted rows of stored values.
-Both read int8, bfloat16 (as uint16) or float32 storage and compute in fp32. The order of additions for one output
-depends on its own data alone, never on how many rows share the tile: that is what makes results batch-invariant.
+"""What register tiles are made of: LLVM vectors, loads that widen int8, bfloat16 (as uint16) or float32 storage to
+fp32, sums across lanes, and a loop that carries accumulators. The tiles themselves are their kernels' (quant, lora,
+attention): each adds an output in an order that depends on its own data alone, which makes results batch-invariant.
 """
 
 from typing import Any
@@ -10,16 +8,14 @@ from typing import Any
 import llvmlite.binding
 import numba
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 SETTINGS: Any = numba.config
 FEATURES = SETTINGS.CPU_FEATURES or llvmlite.binding.get_host_cpu_features().flatten()  # of what is compiled for
 WIDE = "+avx512bw" in FEATURES.split(",")
 LANES = 16 if WIDE else 8  # floats per register
 ROWS = 6 if WIDE else 2  # rows of x per tile: ROWS * 4 accumulators fill the register file
-COLUMNS = 4  # stored rows per dot tile
+COLUMNS = 4  # vectors that sum_four adds up
 
 F32, I64 = ir.FloatType(), ir.IntType(64)
 VECTOR = ir.VectorType(F32, LANES)
@@ -105,76 +101,3 @@ class Loop:
             phi.add_incoming(value, self.body)
         self.b.cbranch(self.b.icmp_signed("<", following, self.stop), self.body, self.after)
         self.b.position_at_end(self.after)
-
-
-def make_dot(rows: int, kind: str, paired: bool) -> Any:
-    """out[m, 0:4] = before[m, 0:4] + sum over i < depth of stored[0:4, i] * x[m, i], for m < rows.
-
-    The intrinsic takes addresses and strides in bytes: (stored, x, out, before, depth, stored_stride, x_stride,
-    out_stride, before_stride). depth: a multiple of LANES, or of 2 * LANES when paired. A paired bfloat16 tile
-    wants every 2 * LANES values of x as the even ones and then the odd ones.
-    """
-
-    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        stored, x, out, before, depth, stored_stride, x_stride, out_stride, before_stride = arguments
-        zero = ir.Constant(VECTOR, None)
-        loop = Loop(b, depth, 2 * LANES if paired else LANES, [zero] * (rows * COLUMNS))
-        sums = list(loop.carried)
-        bytes_in, x_in = b.mul(loop.i, I64(ITEM[kind])), b.mul(loop.i, I64(4))
-        addresses = [b.add(b.add(stored, b.mul(stored_stride, I64(n))), bytes_in) for n in range(COLUMNS)]
-        values = [widen_pair(b, a, kind) if paired else (widen(b, a, kind),) for a in addresses]
-        for m in range(rows):
-            address = b.add(b.add(x, b.mul(x_stride, I64(m))), x_in)
-            for half in range(2 if paired else 1):
-                factor = at(b, b.add(address, I64(4 * LANES * half)), VECTOR)
-                for n in range(COLUMNS):
-                    sums[m * COLUMNS + n] = fused(b, values[n][half], factor, sums[m * COLUMNS + n])
-        loop.close(sums)
-        for m in range(rows):
-            previous = at(b, b.add(before, b.mul(before_stride, I64(m))), FOUR)
-            total = b.fadd(previous, sum_four(b, sums[m * COLUMNS : (m + 1) * COLUMNS]))
-            b.store(total, b.inttoptr(b.add(out, b.mul(out_stride, I64(m))), ir.PointerType(FOUR)), align=4)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def dot(typing, stored, x, out, before, depth, stored_stride, x_stride, out_stride, before_stride):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return types.void(*[types.intp] * 9), emit
-
-    return dot
-
-
-def make_outer(rows: int, vectors: int, kind: str) -> Any:
-    """out[m, :] += sum over t < count of weight[m, t] * stored[t, :], for m < rows, vectors * LANES columns.
-
-    The intrinsic takes addresses and strides in bytes: (stored, weight, out, count, stored_stride, weight_stride,
-    out_stride); count must be positive.
-    """
-
-    def emit(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        stored, weight, out, count, stored_stride, weight_stride, out_stride = arguments
-        places = [
-            b.add(b.add(out, b.mul(out_stride, I64(m))), I64(4 * LANES * n))
-            for m in range(rows)
-            for n in range(vectors)
-        ]
-        loop = Loop(b, count, 1, [at(b, place, VECTOR) for place in places])
-        sums = list(loop.carried)
-        row = b.add(stored, b.mul(stored_stride, loop.i))
-        values = [widen(b, b.add(row, I64(ITEM[kind] * LANES * n)), kind) for n in range(vectors)]
-        for m in range(rows):
-            address = b.add(b.add(weight, b.mul(weight_stride, I64(m))), b.mul(loop.i, I64(4)))
-            scalar = b.load(b.inttoptr(address, ir.PointerType(F32)), align=4)
-            single = b.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.IntType(32)(0))
-            factor = pick(b, single, single, [0] * LANES)
-            for n in range(vectors):
-                sums[m * vectors + n] = fused(b, values[n], factor, sums[m * vectors + n])
-        loop.close(sums)
-        for place, value in zip(places, sums, strict=True):
-            b.store(value, b.inttoptr(place, ir.PointerType(VECTOR)), align=4)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def outer(typing, stored, weight, out, count, stored_stride, weight_stride, out_stride):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return types.void(*[types.intp] * 7), emit
-
-    return outer

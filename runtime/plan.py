@@ -30,8 +30,11 @@ class Draw(msgspec.Struct, frozen=True):
     forbidden: tuple[int, ...] = ()
 
 
-def after(draw: Draw, tokens: Sequence[int]) -> Draw:
-    """The draw that follows when `tokens` come after the text first: guesses on the way to a node of a draft."""
+def after(draw: Draw, tokens: Sequence[int], with_text: bool = True) -> Draw:
+    """The draw that follows when `tokens` come after the text first: guesses on the way to a node of a draft.
+
+    with_text: False leaves the history as it is and spares its copy, for who does not read it.
+    """
     if not tokens:
         return draw
     position = draw.position + len(tokens)
@@ -41,7 +44,7 @@ def after(draw: Draw, tokens: Sequence[int]) -> Draw:
         draw.choice,
         position,
         draw.prompt_length,
-        [*draw.history, *tokens],
+        [*draw.history, *tokens] if with_text else draw.history,
         draw.forbidden if early else (),
     )
 

@@ -22,7 +22,7 @@ from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
-from tenantry.runtime.model.sampler import spec_of
+from tenantry.runtime.model.sampler import penalises, spec_of
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Draw, Row, RowResult, after
 from tenantry.runtime.speculative.tree import DraftTree
@@ -63,6 +63,9 @@ class Drafter:
 
     def follow(self, rows: Sequence[Row], results: Sequence[RowResult]) -> list[DraftTree | None]:
         """Compute what the target just did, then guess as far ahead as each row asks. Aligned with rows."""
+        for row, result in zip(rows, results, strict=True):
+            if row.sequence in self._known:
+                self._known[row.sequence] = min(self._known[row.sequence], _own_end(row, result))
         alive = [i for i, result in enumerate(results) if result.fault is None and _wanted(rows[i])]
         if not alive:
             return [None] * len(rows)
@@ -72,7 +75,7 @@ class Drafter:
         guesses: list[list[int]] = [[] for _ in alive]
         going = [j for j, i in enumerate(alive) if rows[i].ahead > 0 and draws[j] is not None]
         while going:
-            nexts = [after(draw, guesses[j]) for j in going if (draw := draws[j]) is not None]
+            nexts = [after(d, guesses[j], penalises(d.sampling)) for j in going if (d := draws[j]) is not None]
             drawn = self._ops.sample(logits, [spec_of(draw) for draw in nexts])
             for j, token in zip(going, drawn.ids, strict=True):
                 guesses[j].append(token)
@@ -91,12 +94,10 @@ class Drafter:
         """The tokens that the target has now and this model has not, which it draws after if a guess is asked for."""
         if row.draw is None:
             return Row(row.sequence, row.tokens, row.start, row.pages, None, None)
-        end, own = row.start + len(row.tokens), row.start
-        known = self._known.get(row.sequence, own)
-        own = min(known, end + result.accepted if row.draft is not None and row.draft.kind == KIND else own)
+        own = self._known.get(row.sequence, row.start)
         text = [*row.draw.history, *result.tokens]
         if not row.ahead:  # its pages may end here
-            stop = end + result.accepted
+            stop = row.start + len(row.tokens) + result.accepted
             own = min(own, stop - 1)
             return Row(row.sequence, text[own:stop], own, row.pages, None, None)
         own = min(own, len(text) - 1)
@@ -118,6 +119,15 @@ class Drafter:
         """fp32 logits [rows that draw, vocab]."""
         batch = Batch.build(rows, self.pool.layout.page_size, None, self._ops.device)
         return self._decoder.forward(batch).logits
+
+
+def _own_end(row: Row, result: RowResult) -> int:
+    """Beyond this position no KV of ours is of the text: of guesses only our own are, as far as they stood, and a
+    prompt (computed again, perhaps, on other pages) is followed from where its row begins."""
+    if len(row.tokens) > 1:
+        return row.start
+    own = row.draft is not None and row.draft.kind == KIND
+    return row.start + len(row.tokens) + (result.accepted if own else 0)
 
 
 def _wanted(row: Row) -> bool:

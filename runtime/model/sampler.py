@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-import msgspec
 from torch import Tensor
 
 from tenantry.kernels.ops import Ops
 from tenantry.kernels.sampling.spec import DrawLogprobs, DrawSpec, SampleResult
 from tenantry.runtime.messages import Sampling, TokenLogprob
 from tenantry.runtime.plan import Draw, Row, RowResult, after
-from tenantry.runtime.speculative.tree import DraftTree, depths, path
+from tenantry.runtime.speculative.tree import DraftTree, path
 from tenantry.runtime.speculative.verify import match
 
 NOT_FINITE = "the model's numbers overflowed in this sequence"
@@ -55,13 +54,9 @@ def draws_of(row: Row) -> Iterator[Draw]:
     yield draw
     if draft is None:
         return
-    for node, depth in enumerate(depths(draft)):
-        if penalises(draw.sampling):
-            yield after(draw, [draft.tokens[n] for n in path(draft, node)])
-        else:  # nobody reads the history: spare the copy
-            position = draw.position + depth
-            early = position - draw.prompt_length < draw.sampling.min_tokens
-            yield msgspec.structs.replace(draw, position=position, forbidden=draw.forbidden if early else ())
+    reads_text = penalises(draw.sampling)
+    for node in range(len(draft.tokens)):
+        yield after(draw, [draft.tokens[n] for n in path(draft, node)], reads_text)
 
 
 def penalises(sampling: Sampling) -> bool:
