@@ -1,8 +1,7 @@
 """The forward pass of a Llama-like decoder over one ragged batch, every adapter and the base at once.
 
-Owns the arithmetic between kernels. It must not know plans, requests, adapters' names or how weights were loaded.
-Attention reads keys and values back from their pages in every step, so that a prefix found in the cache and one
-computed just now give the same numbers.
+Owns the order of layers, and what the outside may see of the hidden states between them. It must not know plans,
+requests, adapters' names or how weights were loaded.
 """
 
 from collections.abc import Sequence
@@ -13,20 +12,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from tenantry.kernels.attention.layout import LayerPages
-from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.lora.layout import SiteShape
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
 from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.config import ModelConfig
-from tenantry.runtime.model.weights import DecoderWeights, LayerWeights
+from tenantry.runtime.model.layer import Layers
+from tenantry.runtime.model.weights import DecoderWeights
 
 
 class Output(NamedTuple):
-    """logits: fp32 [drawing rows, vocab]. finite: bool [T], whether a token's hidden state is all finite."""
+    """logits: fp32 [drawing rows, vocab]. finite: bool [T], whether a token's hidden state is all finite.
+    taps: fp32 [T, taps * hidden], the hidden states that were asked for, side by side."""
 
     logits: Tensor
     finite: Tensor
+    taps: Tensor
 
 
 def lora_sites(config: ModelConfig) -> dict[str, SiteShape]:
@@ -41,7 +42,8 @@ def lora_sites(config: ModelConfig) -> dict[str, SiteShape]:
 
 
 class Decoder:
-    """weights and pages must be of config's shapes. positions: how many the rotary tables cover."""
+    """weights and pages must be of config's shapes. positions: how many the rotary tables cover. taps: hidden states
+    to hand out: i is what enters layer i, config.layers what leaves the last norm."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Decoder:
         table: LoraTable,
         positions: int,
         activation: torch.dtype,
+        taps: Sequence[int] = (),
     ) -> None:
         self.config = config
         self.weights = weights
@@ -59,55 +62,31 @@ class Decoder:
         self.pages = pages
         self.table = table
         self.activation = activation
-        cos, sin = config.rope.tables(config.head_dim, positions)
-        self._cos, self._sin = (t.squeeze(1).to(ops.device) for t in (cos, sin))
-        self._scale = config.head_dim**-0.5
-        self._q = config.heads * config.head_dim
+        self.taps = tuple(taps)
+        self._layers = Layers(config, weights.layers, ops, pages, table, positions)
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Output:
         """Writes the batch's keys and values into their pages."""
-        hidden = functional.embedding(batch.tokens, self.weights.embedding).to(self.activation)
-        cos, sin = self._cos[batch.positions], self._sin[batch.positions]
+        layers, weights = self._layers, self.weights
+        hidden = functional.embedding(batch.tokens, weights.embedding).to(self.activation)
+        cos, sin = layers.angles(batch)
         change: Tensor | None = None
-        for index, layer in enumerate(self.weights.layers):
-            change = self._attention(index, layer, self._norm(hidden, layer.input_norm, change), batch, cos, sin)
-            change = self._mlp(index, layer, self._norm(hidden, layer.post_norm, change), batch)
+        tapped: dict[int, Tensor] = {}
+        for index, layer in enumerate(weights.layers):
+            x = layers.norm(hidden, layer.input_norm, change)
+            if index in self.taps:
+                tapped[index] = hidden.to(torch.float32, copy=True)  # what comes is added in place
+            change = layers.attend(index, x, batch, cos, sin)
+            change = layers.mlp(index, layers.norm(hidden, layer.post_norm, change), batch)
         if change is not None:
             hidden += change
         finite = hidden.sum(-1).isfinite()
-        drawn = self._norm(hidden[batch.last], self.weights.norm)
-        return Output(self.weights.head(drawn).float(), finite)
-
-    def _attention(
-        self, index: int, layer: LayerWeights, x: Tensor, batch: Batch, cos: Tensor, sin: Tensor
-    ) -> Tensor:
-        """x: [T, hidden], normed. cos, sin: [T, head_dim]. Returns the change of the hidden state, [T, hidden]."""
-        qkv = layer.qkv(x)
-        self._adapt(x, qkv, index, "qkv", batch)
-        norms = None
-        if layer.q_norm is not None and layer.k_norm is not None:
-            norms = HeadNorms(layer.q_norm, layer.k_norm, self.config.rms_eps)
-        pages = self.pages[index]
-        q = self.ops.rotate_and_write(qkv, cos, sin, pages, batch.slots, norms)
-        mixed = self.ops.attention(q, pages, batch.attention, self._scale).view(-1, self._q)
-        out = layer.o(mixed)
-        self._adapt(mixed, out, index, "o", batch)
-        return out
-
-    def _mlp(self, index: int, layer: LayerWeights, x: Tensor, batch: Batch) -> Tensor:
-        """x: [T, hidden], normed. Returns the change of the hidden state, [T, hidden]."""
-        gate_up = layer.gate_up(x)
-        self._adapt(x, gate_up, index, "gate_up", batch)
-        inner = self.ops.silu_mul(gate_up)
-        out = layer.down(inner)
-        self._adapt(inner, out, index, "down", batch)
-        return out
-
-    def _adapt(self, x: Tensor, y: Tensor, index: int, site: str, batch: Batch) -> None:
-        if batch.lora is not None:
-            self.ops.apply_lora(x, y, index, site, batch.lora, self.table)
-
-    def _norm(self, x: Tensor, weight: Tensor, change: Tensor | None = None) -> Tensor:
-        """x += change in place, then RMSNorm over the last dimension."""
-        return self.ops.add_norm(x, change, weight, self.config.rms_eps)
+        if len(weights.layers) in self.taps:
+            normed = layers.norm(hidden, weights.norm)
+            tapped[len(weights.layers)] = normed.float()
+            drawn = normed[batch.last]
+        else:
+            drawn = layers.norm(hidden[batch.last], weights.norm)
+        taps = torch.cat([tapped[index] for index in self.taps], -1) if self.taps else hidden[:, :0]
+        return Output(weights.head(drawn).float(), finite, taps)

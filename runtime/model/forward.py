@@ -107,7 +107,7 @@ class Graphed:
             return self._eager(rows)
         slots = self._eager.adapters.slots([row.adapter for row in rows])
         output = self._replay(rows, (size, length), slots, any(slot is not None for slot in slots))
-        return Output(output.logits[: len(rows)], output.finite[: len(rows)])
+        return Output(*(tensor[: len(rows)] for tensor in output))
 
     def _replay(
         self, rows: Sequence[Row], bucket: tuple[int, int], slots: Sequence[int | None], adapted: bool

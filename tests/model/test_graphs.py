@@ -59,7 +59,7 @@ class Mirror:
             for slot, first, past in batch.lora.tiles[: int(batch.lora.counts[0])].tolist():
                 out[batch.lora.tokens[first:past].long(), 4] = slot + 1
         self.stored.update((s, t) for s, t in zip(batch.slots.tolist(), batch.tokens.tolist(), strict=True) if s >= 0)
-        return Output(out[batch.last], torch.ones(len(out), dtype=torch.bool))
+        return Output(out[batch.last], torch.ones(len(out), dtype=torch.bool), out[:, :0])
 
 
 class Table:
