@@ -11,7 +11,7 @@ from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from tenantry.kernels.threads import compiled
+from tenantry.kernels.compiling import compiled
 
 
 def make_pointer(typing: Any, address: Any) -> Any:

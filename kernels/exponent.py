@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tenantry.kernels.threads import compiled
+from tenantry.kernels.compiling import compiled
 
 LOG2_E = math.log2(math.e)
 LEAST, ONE = np.float32(-126), np.float32(1)

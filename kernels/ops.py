@@ -73,7 +73,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
     if device == "reference" or (device == "cpu" and not cpu_capability().numba):
         return REFERENCE
     if device == "cpu":
-        from tenantry.kernels import threads as pool
+        from tenantry.kernels import pool
         from tenantry.kernels.attention import cpu as attention
         from tenantry.kernels.attention import cpu_write
         from tenantry.kernels.elementwise import cpu as elementwise
@@ -124,19 +124,15 @@ def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "n
     def zeros(*shape: int, dtype: torch.dtype = kind) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
-    layout = PageLayout(1, 32, 4, 0, kv)
-    pages = layout.allocate(1 << 9, device)
+    pages = PageLayout(1, 32, 4, 0, kv).allocate(1, device)
     ops.write_kv(zeros(2, 1, 32), zeros(2, 1, 32), pages, torch.arange(2, device=device))
-    for rows, length in ((2, 2), (1 << 9, 1 << 11)):  # as below: with one thread, and with more
-        plan = AttentionPlan.build([rows], [length], [range(1 << 9)], 4, device)
-        ops.attention(zeros(rows, 1, 32), pages, plan, 1.0)
+    ops.attention(zeros(2, 1, 32), pages, AttentionPlan.build([2], [2], [range(1)], 4, device), 1.0)
     table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights, device)
     module = SliceWeights(zeros(16, 32), zeros(64, 16), 16, 1.0)
     table.set_slot(0, table.prepare({(0, "site", 0): module}))
-    for rows in (1, 1 << 11):  # below and above the size that is worth a second thread
-        angle = zeros(rows, 32, dtype=torch.float32)
-        ops.rotate_and_write(zeros(rows, 96), angle, angle, pages, torch.arange(rows, device=device), None)
-        y = ops.prepare_linear(zeros(64, 32, dtype=weights), None, scheme)(zeros(rows, 32))
-        ops.silu_mul(ops.add_norm(zeros(rows, 128), None, zeros(128, dtype=torch.float32), 1e-6))
-        ops.apply_lora(zeros(rows, 32), y, 0, "site", table.plan([0], [rows]), table)
+    angle = zeros(1, 32, dtype=torch.float32)
+    ops.rotate_and_write(zeros(1, 96), angle, angle, pages, torch.zeros(1, dtype=torch.int64, device=device), None)
+    y = ops.prepare_linear(zeros(64, 32, dtype=weights), None, scheme)(zeros(1, 32))
+    ops.silu_mul(ops.add_norm(zeros(1, 128), None, zeros(128, dtype=torch.float32), 1e-6))
+    ops.apply_lora(zeros(1, 32), y, 0, "site", table.plan([0], [1]), table)
     ops.sample(zeros(2, 64, dtype=torch.float32), [DrawSpec(), DrawSpec(top_k=2, logprobs=1)])

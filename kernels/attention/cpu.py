@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import binding
-from numba import prange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,13 +34,14 @@ from tenantry.kernels.attention.vectors import (
     soften,
     widen_scales,
 )
-from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, run_parallel
+from tenantry.kernels.compiling import compiled
+from tenantry.kernels.pool import fan_out, get_parts, get_threads
 from tenantry.kernels.tiles import LANES
 
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16, torch.int8: INT8}
 SIZES = np.array([4, 2, 2, 1])
 DEPTH = 128  # dimensions of keys widened at a time: with TILE positions, half of a first-level cache
-SERIAL = 1 << 21  # multiply-adds that one core does in the time that waking a second takes
+SERIAL = 1 << 18  # multiply-adds that one core does in the time that waking a second takes
 LOG2_E = math.log2(math.e)
 HIDDEN, LEAST, ZERO, ONE = np.float32(-np.inf), np.float32(LOWEST), np.float32(0), np.float32(1)
 HALF_SCALES = bool(binding.get_host_cpu_features().get("f16c", False))
@@ -322,7 +322,7 @@ def join_units(
         deliver(sums[at], masses[at], out, cu_q[row] + first, cu_q[row] + past, head, heads)
 
 
-@compiled_parallel
+@compiled
 def all_units(
     parts: int,
     split: bool,
@@ -344,10 +344,10 @@ def all_units(
     masses: Floats,
 ) -> None:
     """q, out: [T, H, D]. Units are dealt out in turn, dearest first."""
-    for part in prange(parts):
-        some_units(
-            part,
-            parts,
+    fan_out(
+        some_units,
+        parts,
+        (
             split,
             q,
             out,
@@ -365,7 +365,8 @@ def all_units(
             sums,
             tops,
             masses,
-        )
+        ),
+    )
     if split:
         join_units(0, 1, out, kv_heads, cu_q, blocks, starts, sums, tops, masses)
 
@@ -423,8 +424,5 @@ def attention(q: Tensor, pages: LayerPages, plan: AttentionPlan, scale: float) -
         *plan.arrays,
         *partial,
     )
-    if threads == 1:  # without waking the pool, which takes longer than a short row's piece does
-        some_units(0, 1, *work)
-    else:
-        run_parallel(all_units, threads, *work)
+    all_units(get_parts() if threads > 1 else 1, *work)
     return out

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import prange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,10 +29,11 @@ from tenantry.kernels.attention.vectors import (
     put,
     splat,
 )
-from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, run_parallel
+from tenantry.kernels.compiling import compiled
+from tenantry.kernels.pool import fan_out, get_parts
 from tenantry.kernels.tiles import F32, I64, INTS, LANES, VECTOR, at
 
-SERIAL = 1 << 17  # values that one core writes in the time that waking a second takes
+SERIAL = 1 << 12  # values that one core writes in the time that waking a second takes
 ZERO, ONE = np.float32(0), np.float32(1)
 
 Floats = NDArray[np.float32]
@@ -126,7 +126,7 @@ def rotate_part(
                     round_row(row[g * depth :].ctypes.data, depth, values + g * depth, scales + 2 * g)
 
 
-@compiled_parallel
+@compiled
 def rotate_all(
     parts: int,
     queries: int,
@@ -141,8 +141,7 @@ def rotate_all(
     layer: tuple[int, ...],
     slots: Ints,
 ) -> None:
-    for part in prange(parts):
-        rotate_part(part, parts, queries, kv_heads, qkv, cos, sin, q_norm, k_norm, eps, out, layer, slots)
+    fan_out(rotate_part, parts, (queries, kv_heads, qkv, cos, sin, q_norm, k_norm, eps, out, layer, slots))
 
 
 def supported(pages: LayerPages) -> bool:
@@ -179,11 +178,7 @@ def run(
     weights = (NONE, NONE) if norms is None else (norms.q.float().numpy(), norms.k.float().numpy())
     eps = np.float32(0 if norms is None else norms.eps)
     work = (queries, pages.kv_heads, qkv.numpy(), cos, sin, *weights, eps, out.numpy(), layer, slots.numpy())
-    threads = 1 if qkv.numel() < SERIAL else get_threads()
-    if threads == 1:  # without waking the pool, which takes longer than a decode step's tokens do
-        rotate_part(0, 1, *work)
-    else:
-        run_parallel(rotate_all, threads, *work)
+    rotate_all(get_parts() if qkv.numel() > SERIAL else 1, *work)
 
 
 def rotate_and_write(

@@ -8,15 +8,15 @@ import math
 
 import numpy as np
 import torch
-from numba import prange
 from torch import Tensor
 
 from tenantry.kernels.addresses import floats
+from tenantry.kernels.compiling import compiled
 from tenantry.kernels.exponent import LOG2_E, exp2
-from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, run_parallel
+from tenantry.kernels.pool import fan_out, get_parts
 
 STRANDS = 32  # of a row's sum
-SINGLE_THREAD_VALUES = 1 << 17  # fewer than these are done before a second thread has woken
+SINGLE_THREAD_VALUES = 1 << 13  # fewer than these are done before a second thread has woken
 TO_BASE_TWO, ONE, ZERO = np.float32(LOG2_E), np.float32(1), np.float32(0)
 
 
@@ -59,19 +59,29 @@ def silu_rows(gate_up: int, out: int, rows: int, width: int) -> None:
             result[i] = x * up[i] * (ONE if x >= ZERO else small) / (ONE + small)
 
 
-@compiled_parallel
-def norm_parts(hidden: int, delta: int, weight: int, eps: float, out: int, rows: int, width: int, parts: int) -> None:
-    for part in prange(parts):
-        first, past = part * rows // parts, (part + 1) * rows // parts
-        at = 4 * first * width
-        norm_rows(hidden + at, delta + at if delta else 0, weight, eps, out + at, past - first, width)
+@compiled
+def norm_part(
+    part: int, parts: int, hidden: int, delta: int, weight: int, eps: float, out: int, rows: int, width: int
+) -> None:
+    first, past = part * rows // parts, (part + 1) * rows // parts
+    at = 4 * first * width
+    norm_rows(hidden + at, delta + at if delta else 0, weight, eps, out + at, past - first, width)
 
 
-@compiled_parallel
-def silu_parts(gate_up: int, out: int, rows: int, width: int, parts: int) -> None:
-    for part in prange(parts):
-        first, past = part * rows // parts, (part + 1) * rows // parts
-        silu_rows(gate_up + 8 * first * width, out + 4 * first * width, past - first, width)
+@compiled
+def norm_all(parts: int, hidden: int, delta: int, weight: int, eps: float, out: int, rows: int, width: int) -> None:
+    fan_out(norm_part, parts, (hidden, delta, weight, eps, out, rows, width))
+
+
+@compiled
+def silu_part(part: int, parts: int, gate_up: int, out: int, rows: int, width: int) -> None:
+    first, past = part * rows // parts, (part + 1) * rows // parts
+    silu_rows(gate_up + 8 * first * width, out + 4 * first * width, past - first, width)
+
+
+@compiled
+def silu_all(parts: int, gate_up: int, out: int, rows: int, width: int) -> None:
+    fan_out(silu_part, parts, (gate_up, out, rows, width))
 
 
 def add_norm(hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
@@ -83,10 +93,7 @@ def add_norm(hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -
     rows = hidden.numel() // width
     other = 0 if delta is None else (delta := delta.contiguous()).data_ptr()
     addresses = (hidden.data_ptr(), other, weight.data_ptr(), eps, out.data_ptr())
-    if rows * width < SINGLE_THREAD_VALUES or get_threads() == 1:
-        norm_rows(*addresses, rows, width)
-    else:
-        run_parallel(norm_parts, *addresses, rows, width, get_threads())
+    norm_all(get_parts() if rows * width > SINGLE_THREAD_VALUES else 1, *addresses, rows, width)
     return out
 
 
@@ -95,8 +102,6 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     gate_up = gate_up.contiguous()
     rows, width = len(gate_up), gate_up.shape[1] // 2
     out = torch.empty(rows, width)
-    if rows * width < SINGLE_THREAD_VALUES or get_threads() == 1:
-        silu_rows(gate_up.data_ptr(), out.data_ptr(), rows, width)
-    else:
-        run_parallel(silu_parts, gate_up.data_ptr(), out.data_ptr(), rows, width, get_threads())
+    parts = get_parts() if rows * width > SINGLE_THREAD_VALUES else 1
+    silu_all(parts, gate_up.data_ptr(), out.data_ptr(), rows, width)
     return out

@@ -6,19 +6,19 @@ bit whatever shares the batch.
 """
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tenantry.kernels.compiling import compiled
 from tenantry.kernels.lora.layout import CPU_PACKING
-from tenantry.kernels.lora.plan import WEIGHT_READ, LoraPlan
+from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.lora.tiles import BLOCK, COLUMNS, VECTORS, load, make_expand, make_shrink, store
-from tenantry.kernels.threads import compiled, compiled_parallel, get_threads, run_parallel
+from tenantry.kernels.pool import fan_out, get_threads
 from tenantry.kernels.tiles import LANES, ROWS
 
 DEPTH = 1024  # inputs per block: a block of x for ROWS rows stays in the L1 cache
-SINGLE_THREAD_WORK = 1 << 21  # plan.work times features below which a parallel region costs more than it saves
+SINGLE_THREAD_WORK = 1 << 18  # plan.work times features below which a parallel region costs more than it saves
 PANEL = CPU_PACKING.panel
 WIDTH = VECTORS * LANES  # outputs per expand tile
 
@@ -194,52 +194,9 @@ def one_tile(
 
 
 @compiled
-def dealt_tiles(
-    x: int,
-    x_in: int,
-    y: int,
-    y_in: int,
-    layer: int,
-    site: int,
-    in_features: int,
-    widths: Ints,
-    tiles: Small,
-    n_tiles: int,
-    tokens: Small,
-    a: Ints,
-    factor: Ints,
-    b: Ints,
-    padded: Small,
-    item: Small,
+def tile_part(
     part: int,
     parts: int,
-) -> None:
-    """One part's share of the tiles; arguments as in all_tiles. They come dearest first, and each goes to the part
-    that has least to do."""
-    loads = np.zeros(parts, np.int64)
-    for t in range(n_tiles):
-        slot, first, past = tiles[t, 0], tiles[t, 1], tiles[t, 2]
-        mine = loads.argmin()
-        loads[mine] += padded[layer, site, slot].sum() * (WEIGHT_READ + past - first)
-        if mine == part:
-            x_rows, y_rows = np.empty(past - first, np.int64), np.empty(past - first, np.int64)
-            for i in range(past - first):
-                x_rows[i], y_rows[i] = x + x_in * tokens[first + i], y + y_in * tokens[first + i]
-            one_tile(
-                item[layer, site, slot],
-                x_rows,
-                y_rows,
-                a[layer, site, slot],
-                factor[layer, site, slot],
-                b[layer, site, slot],
-                padded[layer, site, slot],
-                in_features,
-                widths,
-            )
-
-
-@compiled_parallel
-def all_tiles(
     x: int,
     x_in: int,
     y: int,
@@ -249,21 +206,59 @@ def all_tiles(
     in_features: int,
     widths: Ints,
     tiles: Small,
-    n_tiles: int,
     tokens: Small,
     a: Ints,
     factor: Ints,
     b: Ints,
     padded: Small,
     item: Small,
-    parts: int,
 ) -> None:
-    """x, y: addresses, rows x_in and y_in bytes apart. tiles, tokens: the plan's. a .. item: the table's, whole."""
-    for part in prange(parts):
-        dealt_tiles(
-            x, x_in, y, y_in, layer, site, in_features, widths, tiles, n_tiles, tokens, a, factor, b, padded, item,
-            part, parts,
-        )  # fmt: skip
+    """The part-th tile; arguments as in all_tiles."""
+    slot, first, past = tiles[part, 0], tiles[part, 1], tiles[part, 2]
+    x_rows, y_rows = np.empty(past - first, np.int64), np.empty(past - first, np.int64)
+    for i in range(past - first):
+        x_rows[i], y_rows[i] = x + x_in * tokens[first + i], y + y_in * tokens[first + i]
+    one_tile(
+        item[layer, site, slot],
+        x_rows,
+        y_rows,
+        a[layer, site, slot],
+        factor[layer, site, slot],
+        b[layer, site, slot],
+        padded[layer, site, slot],
+        in_features,
+        widths,
+    )
+
+
+@compiled
+def all_tiles(
+    n_tiles: int,
+    alone: bool,
+    x: int,
+    x_in: int,
+    y: int,
+    y_in: int,
+    layer: int,
+    site: int,
+    in_features: int,
+    widths: Ints,
+    tiles: Small,
+    tokens: Small,
+    a: Ints,
+    factor: Ints,
+    b: Ints,
+    padded: Small,
+    item: Small,
+) -> None:
+    """x, y: addresses, rows x_in and y_in bytes apart. tiles, tokens: the plan's, the dearest tile first. a .. item:
+    the table's, whole. alone: without helpers."""
+    work = (x, x_in, y, y_in, layer, site, in_features, widths, tiles, tokens, a, factor, b, padded, item)
+    if alone:
+        for part in range(n_tiles):
+            tile_part(part, n_tiles, *work)
+    else:
+        fan_out(tile_part, n_tiles, work)
 
 
 def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, table: LoraTable) -> None:
@@ -276,10 +271,10 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
     if not plan.n_tiles:
         return
     shape = table.sites[site]
-    threads = min(get_threads(), plan.n_tiles)
-    if plan.work * (shape.in_features + shape.out_features) < SINGLE_THREAD_WORK:
-        threads = 1
-    arguments = (
+    alone = get_threads() == 1 or plan.work * (shape.in_features + shape.out_features) < SINGLE_THREAD_WORK
+    all_tiles(
+        plan.n_tiles,
+        alone,
         x.data_ptr(),
         4 * x.stride(0),
         y.data_ptr(),
@@ -289,7 +284,6 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
         shape.in_features,
         table.widths[site],
         plan.host_tiles,
-        plan.n_tiles,
         plan.host_tokens,
         table.a_address,
         table.factor_address,
@@ -297,7 +291,3 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
         table.padded,
         table.item,
     )
-    if threads == 1:
-        dealt_tiles(*arguments, 0, 1)
-    else:
-        run_parallel(all_tiles, *arguments, threads)

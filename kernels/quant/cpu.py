@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tenantry.kernels.pool import get_parts
 from tenantry.kernels.quant import panels, schemes
 from tenantry.kernels.quant.pack import pack_bfloat16, pack_bytes, pack_groups, pack_nibbles, pack_values
 from tenantry.kernels.quant.schemes import Scheme
 from tenantry.kernels.quant.tiles import MOST_CODE, PANEL, UNIT
-from tenantry.kernels.threads import get_threads, run_parallel
 
-SINGLE_THREAD_WORK = 1 << 20  # multiply-adds below which a parallel region costs more than it saves
-SINGLE_THREAD_QUANTISING = 1 << 16  # values below which the same holds for quantising them
+SINGLE_THREAD_WORK = 1 << 17  # multiply-adds below which a parallel region costs more than it saves
+SINGLE_THREAD_QUANTISING = 1 << 13  # values below which the same holds for quantising them
 ROWS_AT_ONCE = 1 << 12  # outputs quantised and packed together: bounds the memory that loading takes
 
 
@@ -71,11 +71,8 @@ class PanelLinear:
         w, groups, scale, bias = self._addresses
         sizes = (rows, self.depth, 4 * self.depth, 4 * columns)
         arguments = (self._bits, w, groups, self._group, x.data_ptr(), out.data_ptr(), scale, bias, *sizes)
-        threads = get_threads()
-        if threads == 1 or rows * self.depth * columns < SINGLE_THREAD_WORK:
-            panels.multiply(*arguments, 0, columns // PANEL)
-        else:
-            run_parallel(panels.multiply_parallel, *arguments, columns // PANEL, threads)
+        parts = get_parts() if rows * self.depth * columns > SINGLE_THREAD_WORK else 1
+        panels.multiply_all(parts, *arguments, columns // PANEL)
         return out if columns == self.out_features else out[:, : self.out_features].contiguous()
 
 
@@ -97,19 +94,14 @@ class BytesLinear:
     def __call__(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[0], self._columns
         out, codes = torch.empty((rows, columns)), torch.empty((rows, self.depth), dtype=torch.uint8)
-        scales, threads = torch.empty(rows), get_threads()
-        values, to, factors = x.contiguous().numpy(), codes.numpy(), scales.numpy()
-        if threads == 1 or rows * self.depth < SINGLE_THREAD_QUANTISING:
-            panels.to_bytes(values, to, factors, 0, rows)
-        else:
-            run_parallel(panels.to_bytes_parallel, values, to, factors, threads)
+        scales = torch.empty(rows)
+        parts = get_parts() if rows * self.depth > SINGLE_THREAD_QUANTISING else 1
+        panels.to_bytes_all(parts, x.contiguous().numpy(), codes.numpy(), scales.numpy())
         w, excess, scale, bias = self._addresses
         inputs = (w, excess, codes.data_ptr(), scales.data_ptr())
         arguments = (*inputs, out.data_ptr(), scale, bias, rows, self.depth, 4 * columns)
-        if threads == 1 or rows * self.depth * columns < SINGLE_THREAD_WORK:
-            panels.multiply_bytes(*arguments, 0, columns // PANEL)
-        else:
-            run_parallel(panels.multiply_bytes_parallel, *arguments, columns // PANEL, threads)
+        parts = get_parts() if rows * self.depth * columns > SINGLE_THREAD_WORK else 1
+        panels.multiply_bytes_all(parts, *arguments, columns // PANEL)
         return out if columns == self.out_features else out[:, : self.out_features].contiguous()
 
 

@@ -5,12 +5,12 @@ fetched: reading weights and computing overlap. Panels are shared out among thre
 """
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
+from tenantry.kernels.compiling import compiled
+from tenantry.kernels.pool import fan_out
 from tenantry.kernels.quant.schemes import SMALLEST_SCALE
 from tenantry.kernels.quant.tiles import MOST, PANEL, UNIT, make_bytes, make_panel
-from tenantry.kernels.threads import compiled, compiled_parallel
 
 BLOCK = 1024  # values of k that all rows pass over together
 AHEAD = 512  # bytes, where the rows are few and the panels one stream
@@ -71,8 +71,10 @@ def multiply(
                 row += count
 
 
-@compiled_parallel
-def multiply_parallel(
+@compiled
+def multiply_part(
+    part: int,
+    parts: int,
     bits: int,
     w: int,
     groups: int,
@@ -86,12 +88,31 @@ def multiply_parallel(
     x_in: int,
     y_in: int,
     panels: int,
-    parts: int,
 ) -> None:
-    """multiply over all panels, split evenly in `parts`."""
-    for part in prange(parts):
-        first, past = panels * part // parts, panels * (part + 1) // parts
-        multiply(bits, w, groups, group, x, y, scale, bias, rows, depth, x_in, y_in, first, past)
+    """multiply over one part of all panels."""
+    first, past = panels * part // parts, panels * (part + 1) // parts
+    multiply(bits, w, groups, group, x, y, scale, bias, rows, depth, x_in, y_in, first, past)
+
+
+@compiled
+def multiply_all(
+    parts: int,
+    bits: int,
+    w: int,
+    groups: int,
+    group: int,
+    x: int,
+    y: int,
+    scale: int,
+    bias: int,
+    rows: int,
+    depth: int,
+    x_in: int,
+    y_in: int,
+    panels: int,
+) -> None:
+    """multiply over all panels."""
+    fan_out(multiply_part, parts, (bits, w, groups, group, x, y, scale, bias, rows, depth, x_in, y_in, panels))
 
 
 @compiled
@@ -112,12 +133,15 @@ def to_bytes(x: Floats, codes: Bytes, scales: Floats, first: int, past: int) -> 
         out[len(row) :] = 0
 
 
-@compiled_parallel
-def to_bytes_parallel(x: Floats, codes: Bytes, scales: Floats, parts: int) -> None:
-    """to_bytes over all rows, split evenly in `parts`."""
-    rows = len(x)
-    for part in prange(parts):
-        to_bytes(x, codes, scales, rows * part // parts, rows * (part + 1) // parts)
+@compiled
+def to_bytes_part(part: int, parts: int, x: Floats, codes: Bytes, scales: Floats) -> None:
+    to_bytes(x, codes, scales, len(x) * part // parts, len(x) * (part + 1) // parts)
+
+
+@compiled
+def to_bytes_all(parts: int, x: Floats, codes: Bytes, scales: Floats) -> None:
+    """to_bytes over all rows."""
+    fan_out(to_bytes_part, parts, (x, codes, scales))
 
 
 @compiled
@@ -162,8 +186,10 @@ def multiply_bytes(
             row += count
 
 
-@compiled_parallel
-def multiply_bytes_parallel(
+@compiled
+def multiply_bytes_part(
+    part: int,
+    parts: int,
     w: int,
     excess: int,
     x: int,
@@ -175,9 +201,25 @@ def multiply_bytes_parallel(
     depth: int,
     y_in: int,
     panels: int,
-    parts: int,
 ) -> None:
-    """multiply_bytes over all panels, split evenly in `parts`."""
-    for part in prange(parts):
-        first, past = panels * part // parts, panels * (part + 1) // parts
-        multiply_bytes(w, excess, x, x_scale, y, scale, bias, rows, depth, y_in, first, past)
+    first, past = panels * part // parts, panels * (part + 1) // parts
+    multiply_bytes(w, excess, x, x_scale, y, scale, bias, rows, depth, y_in, first, past)
+
+
+@compiled
+def multiply_bytes_all(
+    parts: int,
+    w: int,
+    excess: int,
+    x: int,
+    x_scale: int,
+    y: int,
+    scale: int,
+    bias: int,
+    rows: int,
+    depth: int,
+    y_in: int,
+    panels: int,
+) -> None:
+    """multiply_bytes over all panels."""
+    fan_out(multiply_bytes_part, parts, (w, excess, x, x_scale, y, scale, bias, rows, depth, y_in, panels))

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tenantry.kernels.compiling import compiled
 from tenantry.kernels.sampling import reference
 from tenantry.kernels.sampling.logits import BLOCK, adjusted, at_most_nth, block_maxima, logprobs_of
 from tenantry.kernels.sampling.noise import FIRST, GOLDEN, SECOND, key
 from tenantry.kernels.sampling.spec import DrawLogprobs, DrawSpec, SampleResult
-from tenantry.kernels.threads import compiled
 
 CANDIDATES = 256
 HIGHEST = 54 * math.log(2)  # no noise exceeds it: the uniform lies half a step of 2**-53 from 1

@@ -143,6 +143,7 @@ def test_a_row_has_the_same_bits_in_any_company_order_and_number_of_threads(ops,
     for serial, threads in ((1 << 60, 1), (0, 2)):
         monkeypatch.setattr(cpu, "SERIAL", serial)
         monkeypatch.setattr(cpu, "get_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(cpu, "get_parts", lambda threads=threads: 4 * threads if threads > 1 else 1)
         for order in ([0, 1, 2, 3], [3, 1, 0, 2], [0], [2, 0]):
             plan = cache.plan(order, [q_lens[r] for r in order], [cache.lengths[r] for r in order])
             out = ops.attention(torch.cat([parts[r] for r in order]), cache.pages, plan, 0.125)

@@ -65,6 +65,6 @@ def test_many_rows_go_to_every_thread_and_give_the_same_bits(monkeypatch):
     hidden, gate_up, weight = torch.randn(37, 64), torch.randn(37, 128), torch.rand(64)
     whole = cpu.add_norm(hidden.clone(), None, weight, EPS), cpu.silu_mul(gate_up)
     monkeypatch.setattr(cpu, "SINGLE_THREAD_VALUES", 0)
-    monkeypatch.setattr(cpu, "get_threads", lambda: 2)
+    monkeypatch.setattr(cpu, "get_parts", lambda: 2)
     assert torch.equal(cpu.add_norm(hidden.clone(), None, weight, EPS), whole[0])
     assert torch.equal(cpu.silu_mul(gate_up), whole[1])

@@ -58,10 +58,9 @@ def test_nothing_is_compiled_after_warming_up(ops):
     for scheme in SCHEMES:
         warm_up(ops, torch.bfloat16, torch.int8, scheme)
     warm_up(ops, torch.float32, torch.int8)
-    kernels = (attention.all_units, cpu_write.rotate_all, cpu_write.rotate_part, lora.all_tiles, lora.dealt_tiles)
-    kernels += (panels.multiply, panels.multiply_parallel, panels.multiply_bytes, panels.multiply_bytes_parallel)
-    kernels += (panels.to_bytes, panels.to_bytes_parallel)
-    kernels += (elementwise.norm_rows, elementwise.silu_rows, elementwise.norm_parts, elementwise.silu_parts)
+    kernels = (attention.all_units, cpu_write.rotate_all, cpu_write.rotate_part, lora.all_tiles)
+    kernels += (panels.multiply_all, panels.multiply_bytes_all, panels.to_bytes_all)
+    kernels += (elementwise.norm_all, elementwise.silu_all)
     before = [len(k.signatures) for k in kernels]
     for rows in (1, 7):
         pages = [PageLayout(2, 64, 16).allocate(3) for _ in range(2)][1]

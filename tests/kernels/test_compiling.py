@@ -7,17 +7,17 @@ from tenantry.kernels.capability import cpu_capability
 if not cpu_capability().numba:
     pytest.skip("numba is not installed", allow_module_level=True)
 
-from tenantry.kernels import threads
+from tenantry.kernels import compiling
 from tenantry.kernels.lora import cpu as lora
 from tenantry.kernels.quant import panels
 
 
 def names(file: str) -> set[str]:
-    return {str(path.relative_to(threads.HERE)) for path in threads.sources(threads.HERE / file)}
+    return {str(path.relative_to(compiling.HERE)) for path in compiling.sources(compiling.HERE / file)}
 
 
 def test_machine_code_is_stale_when_anything_that_it_inlines_changes():
-    assert {"lora/cpu.py", "lora/layout.py", "lora/tiles.py", "tiles.py", "threads.py"} <= names("lora/cpu.py")
+    assert {"lora/cpu.py", "lora/layout.py", "lora/tiles.py", "tiles.py", "compiling.py"} <= names("lora/cpu.py")
     assert {"attention/cpu.py", "attention/reference.py", "tiles.py"} <= names("attention/cpu.py")
 
 
@@ -28,4 +28,4 @@ def test_machine_code_stays_when_other_files_change():
 
 def test_every_kernel_bears_the_stamp_of_its_own_file():
     for kernel, file in ((lora.all_tiles, "lora/cpu.py"), (panels.multiply, "quant/panels.py")):
-        assert kernel._cache._cache_file._source_stamp == threads.digest(threads.HERE / file)
+        assert kernel._cache._cache_file._source_stamp == compiling.digest(compiling.HERE / file)
