@@ -33,10 +33,10 @@ test: lint ## the whole suite
 bench: $(STAMP) ## every benchmark, each beside its floor and its peers (BENCH="--quick", ...)
 	@$(BIN)/python -m benchmarks.run $(BENCH)
 
-bench-peers: $(STAMP) ## the same beside vLLM and llama.cpp, installed into PEERS, a folder outside of here
+bench-peers: $(STAMP) ## duels with vLLM and llama.cpp, installed into PEERS, a folder outside of here
 	@test -n "$(PEERS)" || { echo "make bench-peers PEERS=/a/folder"; exit 2; }
-	@$(BIN)/python -m benchmarks.peers install $(PEERS) || echo "tenantry: going on without those that failed"
-	@$(BIN)/python -m benchmarks.run --peers-dir $(PEERS) $(BENCH)
+	@$(BIN)/python -m benchmarks.peers_install $(PEERS) || echo "tenantry: going on without those that failed"
+	@$(BIN)/python -m benchmarks.run --only base --duels --no-peers --peers-dir $(PEERS) $(BENCH)
 
 gpu: $(STAMP) ## kernel tests and benchmarks on a CUDA device (Triton's interpreter without one)
 	@$(BIN)/python -m pytest --confcutdir=tests/kernels tests/kernels

@@ -5,6 +5,7 @@ A duel runs ours, the peer, and ours again over the same calls: its ratio is wha
 is sent twice, for a prefix cache would answer it.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from benchmarks.variants import Variant
 from benchmarks.workload import Workload, build
 
 LIMITED = ("W1", "W2", "W5", "W5L", "WC")  # prompts share nothing, so that each must be computed
+SETTLE_S = 2.0  # before each turn of a duel: who ran last may spin for a second, waiting for more
 SERVER_OPTIONS = ("--adapter-gib", "2")  # 32 adapters of the 0.5B shape are 1.06 GB
 
 
@@ -116,23 +118,30 @@ class Contest:
         note: str = "",
     ) -> None:
         """Ours in these variants, the peer, ours again: the workload's first calls, each cut to `tokens` of output
-        when given. run: the peer's output tokens per second."""
+        when given. run: the peer's output tokens per second. note: how the peer runs."""
         entered = [who for who in self.ours if who.name in variants]
-        counted, seconds = dict.fromkeys(entered, 0), dict.fromkeys(entered, 0.0)
+        outcomes: dict[Variant, list[Outcome]] = {who: [] for who in entered}
+        whole = len(self.fresh(workload).calls)
         fresh = lambda: self.fresh(workload, calls).cut(tokens)  # noqa: E731
 
         def turn() -> None:
             for who in entered:
-                outcome = self.speed(who, fresh())
-                counted[who] += sum(a.counted for a in outcome.answers if a.good)
-                seconds[who] += outcome.seconds
+                time.sleep(SETTLE_S)
+                outcomes[who].append(self.speed(who, fresh()))
 
         turn()
+        time.sleep(SETTLE_S)
         theirs = run(fresh())
         turn()
-        self.report.add(f"{self.label} {workload} {peer}", theirs, "tok/s", note=note, requests=calls)
-        for who in entered:
-            self.judged(f"{who.name} {workload} / {peer}", counted[who] / seconds[who] / theirs)
+        remarks = [note] if note else []
+        remarks += [f"first {calls} of {whole} requests"] if calls < whole else []
+        remarks += [f"cut to {tokens} tokens"] if tokens else []
+        self.report.add(f"{self.label} {workload} {peer}", theirs, "tok/s", note="; ".join(remarks))
+        for who, turns in outcomes.items():
+            counted = sum(a.counted for each in turns for a in each.answers if a.good)
+            ours = counted / sum(each.seconds for each in turns)
+            speeds = " and ".join(f"{each.output_tokens_per_second:.1f}" for each in turns)
+            self.judged(f"{who.name} {workload} / {peer}", ours / theirs, note=f"ours {speeds} tok/s")
         for name in set(variants) & set(self.absent):
             self.missing(f"{name} {workload} / {peer}", self.absent[name])
 
@@ -145,8 +154,8 @@ class Contest:
     def missing(self, what: str, why: str) -> None:
         self.report.absent(f"{self.label} {what}", why, TARGETS.get(f"{self.label} {what}", ""))
 
-    def judged(self, what: str, value: float) -> None:
-        self.report.show(f"{self.label} {what}", value, TARGETS.get(f"{self.label} {what}", ""))
+    def judged(self, what: str, value: float, note: str = "") -> None:
+        self.report.show(f"{self.label} {what}", value, TARGETS.get(f"{self.label} {what}", ""), note=note)
 
 
 @contextmanager

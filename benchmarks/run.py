@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from benchmarks.contest import Contest, contest
 from benchmarks.floor import bf16_in_hardware, processor_name
 from benchmarks.models import make
 from benchmarks.report import Report, table
-from benchmarks.server import Served, serve
+from benchmarks.server import serve
 from benchmarks.targets import TARGETS
 from benchmarks.variants import VARIANTS, Variant
 from benchmarks.workload import DESCRIPTIONS, build
@@ -33,10 +32,11 @@ WORKLOADS = "W2,W1,WC,W5,W3,W4"
 # Workload and variants that meet each peer.
 IN_PROCESS = {"PEFT": ("W1", ("bf16", "int8")), "transformers": ("W2", ("bf16",))}
 FOREIGN = {
-    "llama.cpp": {"W1": ("bf16",), "W2": ("bf16",), "W5": ("bf16",)},
-    "llama.cpp Q8_0": {"W1": ("int8",), "W5": ("int8",)},
     "vllm, LoRA off": {"W2": ("bf16",), "W5": ("bf16", "int8")},
-    "vllm": {"W1": ("bf16",), "W5L": ("bf16",)},
+    "llama.cpp F16": {"W1": ("bf16",), "W2": ("bf16",), "W5": ("bf16",)},
+    "llama.cpp BF16": {"W1": ("bf16",), "W5": ("bf16",)},
+    "llama.cpp Q8_0": {"W1": ("int8",), "W5": ("int8",)},
+    "vllm": {"W1": ("bf16",)},
 }
 
 
@@ -46,18 +46,24 @@ def model_part(label: str, model: Path, adapters: dict[str, Path], a: Any, repor
     with tempfile.TemporaryDirectory() as data:
         running = contest(label, model, adapters, ranks, a.variants, Path(data), report, a.quick)
         with running as made:
-            for name in a.workloads:
-                if name == "W5":
-                    made.lone_streams(3 if a.quick else 0)
-                else:
-                    made.whole(name, 16 if a.quick and name != "WC" else 0)
-            made.between("W1", "W2")
-            if "W3" in a.workloads:
-                made.prefix()
+            if not a.duels:
+                workloads(made, a)
             if a.peers:
                 in_process(made, adapters, a)
             if a.peers_dir and label != "demo":
                 foreign(made, adapters, a, Path(data))
+
+
+def workloads(made: Contest, a: Any) -> None:
+    """Ours alone, each workload beside the machine's limit."""
+    for name in a.workloads:
+        if name == "W5":
+            made.lone_streams(3 if a.quick else 0)
+        else:
+            made.whole(name, 16 if a.quick and name != "WC" else 0)
+    made.between("W1", "W2")
+    if "W3" in a.workloads:
+        made.prefix()
 
 
 def in_process(made: Contest, adapters: dict[str, Path], a: Any) -> None:
@@ -86,15 +92,17 @@ def in_process(made: Contest, adapters: dict[str, Path], a: Any) -> None:
 
 
 def foreign(made: Contest, adapters: dict[str, Path], a: Any, data: Path) -> None:
-    """Servers of others, from environments of their own (benchmarks.peers)."""
+    """Servers of others, from environments of their own (benchmarks.peers), one at a time."""
     from benchmarks import peers
 
     for peer in a.foreign:
-        wanted = {w: variants for w, variants in FOREIGN[peer].items() if w in ("W5L", *a.workloads)}
-        note = f"cut to {a.foreign_tokens} tokens of output" if a.foreign_tokens else ""
+        wanted = {w: variants for w, variants in FOREIGN[peer].items() if w in a.workloads}
+        if not wanted:
+            continue
         try:
-            running: AbstractContextManager[Served] = peers.start(peer, a.peers_dir, made.model, adapters, data)
-            with running as served:
+            running = peers.start(peer, a.peers_dir, made.model, adapters, data)
+            with running as launch:
+                served = launch.served
                 served.drive(made.fresh("WU", 4).cut(4))
                 for workload, variants in list(wanted.items()):
                     made.duel(
@@ -102,9 +110,9 @@ def foreign(made: Contest, adapters: dict[str, Path], a: Any, data: Path) -> Non
                         peer,
                         variants,
                         lambda w, s=served: peers.speed(s, w),
-                        calls=2 if workload.startswith("W5") else 16,
+                        calls=2 if workload == "W5" else 16,
                         tokens=a.foreign_tokens,
-                        note=note,
+                        note=launch.how,
                     )
                     del wanted[workload]
         except peers.PeerAbsent as absent:
@@ -154,15 +162,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-steps", type=int, default=12,
                         help="tokens of each of transformers' windows that are computed; 0: all")  # fmt: skip
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="without transformers and PEFT")
+    parser.add_argument("--duels", action="store_true", help="of the workloads, only the duels with peers")
     parser.add_argument("--foreign", type=lambda text: tuple(text.split(";")), default=tuple(FOREIGN),
                         help="which servers of --peers-dir, by semicolons")  # fmt: skip
     parser.add_argument("--foreign-tokens", type=int, default=0, help="cut requests of such a duel to this output")
-    parser.add_argument("--peers-dir", type=Path, help="what `python -m benchmarks.peers install` filled")
+    parser.add_argument("--peers-dir", type=Path, help="what `python -m benchmarks.peers_install` filled")
     parser.add_argument("--quick", action="store_true", help="fewer requests; for a look, not for a note")
     parser.add_argument("--label", default="", help="the column's head in the note's table")
     parser.add_argument("--out", type=Path, help="write the rows as JSON here, and the table beside it")
     a = parser.parse_args()
     a.variants = tuple(a.variants or VARIANTS)
+    a.folder, a.peers_dir = a.folder.absolute(), a.peers_dir and a.peers_dir.absolute()
     return a
 
 

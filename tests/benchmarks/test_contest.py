@@ -1,6 +1,7 @@
 """A contest over servers that answer by the clock: what it judges, and that nothing is skipped in silence."""
 
 import json
+import random
 from dataclasses import dataclass, field
 
 import pytest
@@ -50,7 +51,8 @@ def model(tmp_path, monkeypatch):
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     made.save(str(tmp_path / "tokenizer.json"))
-    monkeypatch.setattr(workloads, "standard_library_text", lambda: ["a b c d e f g h"] * 400)
+    text = " ".join(random.Random(1).choices(list(vocabulary), k=3000))
+    monkeypatch.setattr(workloads, "standard_library_text", lambda: [text])
     size = Size(layers=10, head=5, rank=2, attention=1, kv_token=4)
     monkeypatch.setattr(Size, "of", classmethod(lambda *_: size))
     (tmp_path / "config.json").write_text(json.dumps({}))
@@ -60,6 +62,7 @@ def model(tmp_path, monkeypatch):
 @pytest.fixture
 def made(model, monkeypatch) -> Contest:
     monkeypatch.setattr(contest, "TARGETS", BOUNDS)
+    monkeypatch.setattr(contest, "SETTLE_S", 0.0)
     ranks = {f"{i:02d}": 8 for i in range(32)}
     return Contest("x", model, ranks, MACHINE, Report(), {BF16: Timed(1.0), INT8: Timed(0.5)})
 
@@ -77,7 +80,7 @@ def test_a_duel_is_ours_then_theirs_then_ours_on_prompts_that_nobody_saw(made):
         assert len(made.ours[BF16].sent) == 1
         return 0.25
 
-    made.duel("W1", "peer", ("bf16", "int8"), theirs, calls=16, tokens=9)
+    made.duel("W1", "peer", ("bf16", "int8"), theirs, calls=16, tokens=9, note="2 threads")
     sent = [*made.ours[BF16].sent, *made.ours[INT8].sent]
     assert [(len(w.calls), w.calls[0].max_tokens) for w in sent] == [(16, 9)] * 4
     prompts += [w.calls[0].prompt for w in sent]
@@ -85,6 +88,12 @@ def test_a_duel_is_ours_then_theirs_then_ours_on_prompts_that_nobody_saw(made):
     assert values(made)["x bf16 W1 / peer"] == pytest.approx(4.0)
     assert values(made)["x int8 W1 / peer"] == pytest.approx(8.0)
     assert [row.met for row in made.report.rows if row.target] == [True, False]
+    notes = [
+        "2 threads; first 16 of 64 requests; cut to 9 tokens",
+        "ours 1.0 and 1.0 tok/s",
+        "ours 2.0 and 2.0 tok/s",
+    ]
+    assert [row.note for row in made.report.rows] == notes
 
 
 def test_streams_of_base_and_adapter_take_turns(made):
