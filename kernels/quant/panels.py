@@ -1,7 +1,8 @@
 """Products with packed weights on CPU; tiles.py has the innermost loops.
 
-A block of k of one panel stays in the first caches while all rows of x pass over it, and meanwhile the next block is
-fetched: reading weights and computing overlap. Panels are shared out among threads.
+A strip of rows stays in the second-level cache, a block of k at a time, while all panels pass over it; a panel's
+block stays in the caches while the strip's tiles pass over it, and meanwhile the next is fetched: reading weights and
+computing overlap (Goto and van de Geijn, TOMS 2008). Panels are shared out among threads.
 """
 
 import numpy as np
@@ -12,8 +13,9 @@ from tenantry.kernels.pool import fan_out
 from tenantry.kernels.quant.schemes import SMALLEST_SCALE
 from tenantry.kernels.quant.tiles import MOST, PANEL, UNIT, make_bytes, make_panel
 
-BLOCK = 1024  # values of k that all rows pass over together
-AHEAD = 512  # bytes, where the rows are few and the panels one stream
+BLOCK = 1024  # values of k that a strip passes over together
+STRIP = 10 * MOST  # rows: a block of them is half of a megabyte
+STRIP_BYTES = 1 << 19  # where rows are bytes, and not cut along k
 ZERO, MOST_CODE, MIDDLE = np.float32(0), np.float32(127), np.int32(128)
 NOT_FINITE, MAGNITUDE, NAN = np.int32(0x7F800000), np.int32(0x7FFFFFFF), np.float32(np.nan)
 FLOOR = np.float32(SMALLEST_SCALE)
@@ -45,20 +47,23 @@ def multiply(
     """y[:, panels first to past] = scale * (x @ panels) + bias. w: panels of [depth, PANEL] values of `bits` bits.
     groups: panels of [depth >> group, PANEL] scales and offsets, for 4 bits. x, y: fp32, rows x_in and y_in bytes
     apart. scale, bias: fp32 for every output."""
-    tiles = (rows + MOST - 1) // MOST
-    for panel in range(first, past):
-        out, s, z = y + 4 * PANEL * panel, scale + 4 * PANEL * panel, bias + 4 * PANEL * panel
-        for k in range(0, depth, BLOCK):
+    for top in range(0, rows, STRIP):
+        strip = min(STRIP, rows - top)
+        tiles = (strip + MOST - 1) // MOST
+        for step in range((depth + BLOCK - 1) // BLOCK * (past - first)):
+            k, panel = step // (past - first) * BLOCK, first + step % (past - first)
+            out, s, z = y + 4 * PANEL * panel, scale + 4 * PANEL * panel, bias + 4 * PANEL * panel
             deep = min(BLOCK, depth - k)
-            nbytes = deep * PANEL * bits // 8
             here = w + (panel * depth + k) * PANEL * bits // 8
+            following = here + depth * PANEL * bits // 8
             g = groups + 4 * PANEL * (panel * depth + k >> group)
             begin, end = k == 0, k + deep == depth
-            share, row = nbytes // tiles, 0
+            share = deep * PANEL * bits // 8 // tiles
             pace = share * UNIT // deep
             for tile in range(tiles):
-                count = (rows - row + tiles - tile - 1) // (tiles - tile)
-                ahead = here + AHEAD if tiles == 1 else here + nbytes + tile * share
+                row = top + strip * tile // tiles
+                count = top + strip * (tile + 1) // tiles - row
+                ahead = following + tile * share
                 x_at, y_at = x + row * x_in + 4 * k, out + row * y_in
                 if bits == 16:
                     p16(here, g, group, x_at, y_at, s, z, count, deep, x_in, y_in, begin, end, ahead, pace)
@@ -68,7 +73,6 @@ def multiply(
                     p4(here, g, group, x_at, y_at, s, z, count, deep, x_in, y_in, begin, end, ahead, pace)
                 else:
                     p32(here, g, group, x_at, y_at, s, z, count, deep, x_in, y_in, begin, end, ahead, pace)
-                row += count
 
 
 @compiled
@@ -160,30 +164,31 @@ def multiply_bytes(
     past: int,
 ) -> None:
     """y[:, panels first to past] = (x @ panels - excess) * x_scale * scale + bias, x: bytes [rows, depth]."""
-    tiles = (rows + MOST - 1) // MOST
-    for panel in range(first, past):
-        column = 4 * PANEL * panel
-        here, nbytes, row = w + panel * depth * PANEL, depth * PANEL, 0
-        share = nbytes // tiles
-        for tile in range(tiles):
-            count = (rows - row + tiles - tile - 1) // (tiles - tile)
-            ahead = here + AHEAD if tiles == 1 else here + nbytes + tile * share
-            bytes_tile(
-                here,
-                excess + column,
-                x + row * depth,
-                x_scale + 4 * row,
-                y + row * y_in + column,
-                scale + column,
-                bias + column,
-                count,
-                depth,
-                depth,
-                y_in,
-                ahead,
-                share * UNIT // depth,
-            )
-            row += count
+    most = max(1, STRIP_BYTES // (MOST * depth)) * MOST
+    for top in range(0, rows, most):
+        strip = min(most, rows - top)
+        tiles = (strip + MOST - 1) // MOST
+        for panel in range(first, past):
+            column = 4 * PANEL * panel
+            here, nbytes = w + panel * depth * PANEL, depth * PANEL
+            share = nbytes // tiles
+            for tile in range(tiles):
+                row = top + strip * tile // tiles
+                bytes_tile(
+                    here,
+                    excess + column,
+                    x + row * depth,
+                    x_scale + 4 * row,
+                    y + row * y_in + column,
+                    scale + column,
+                    bias + column,
+                    top + strip * (tile + 1) // tiles - row,
+                    depth,
+                    depth,
+                    y_in,
+                    here + nbytes + tile * share,
+                    share * UNIT // depth,
+                )
 
 
 @compiled

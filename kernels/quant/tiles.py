@@ -22,6 +22,7 @@ PANEL = 2 * LANES  # outputs
 HEIGHTS = (1, 2, 4, 6, 8, 12) if WIDE else (1, 2, 4, 6)  # rows of x per tile: two accumulators for each
 MOST = HEIGHTS[-1]
 UNIT = 4  # values of k per iteration
+CACHE_LINE = 64  # bytes
 FOURS = WIDE and "+avx512vnni" in FEATURES.split(",")  # four products of bytes at once, without an intermediate sum
 MOST_CODE = 127 if FOURS else EXACT_PAIRS  # of w8a8's weights
 BITS = {"int4": 4, "int8": 8, "bfloat16": 16, "float32": 32}
@@ -48,10 +49,15 @@ def splat(b: Any, address: Any, scalar: Any, vector: Any) -> Any:
     return pick(b, single, single, [0] * LANES)
 
 
-def prefetch(b: Any, address: Any) -> None:
-    """Towards the second-level cache."""
-    pointer = b.inttoptr(address, ir.PointerType(ir.IntType(8)))
-    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
+def prefetch(b: Any, rows: int, ahead: Any, pace: Any, i: Any, nbytes: int) -> None:
+    """Towards the second-level cache, of the `pace` bytes that come after those of iterations before i: as many lines
+    as the iteration reads itself. A full tile fetches half of them: it seldom passes over a panel alone, and more would
+    cost it up to a tenth of its speed."""
+    lines = max(1, nbytes // CACHE_LINE // (1 if rows < MOST else 2))
+    here, apart = b.add(ahead, b.mul(pace, b.udiv(i, I64(UNIT)))), b.udiv(pace, I64(lines))
+    for line in range(lines):
+        pointer = b.inttoptr(b.add(here, b.mul(apart, I64(line))), ir.PointerType(ir.IntType(8)))
+        call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(2), I32(1))
 
 
 def unpack(b: Any, here: Any, kind: str, scale: Any) -> list[tuple[Any, Any]]:
@@ -105,7 +111,8 @@ def by_height(b: Any, count: Any, emit: Callable[[int], None]) -> None:
 
 
 def make_panel(kind: str) -> Any:
-    """out[m, :] = scale * (before[m, :] + sum over i < depth of x[m, i] * panel[i, :]) + bias, for m < count <= MOST.
+    """out[m, :] = scale * (before[m, :] + sum over i < depth of x[m, i] * panel[i, :]) + bias, for m < count <= MOST,
+    summed in the order of i from `before` on: so a sum has the same bits however its depth is cut.
 
     Addresses and strides in bytes: (panel, groups, group, x, out, scale, bias, count, depth, x_stride, out_stride,
     first, last, ahead, pace). groups, group: of int4, where scales and offsets are, and the binary logarithm of how
@@ -123,9 +130,10 @@ def make_panel(kind: str) -> Any:
         def one(rows: int) -> None:
             xs, outs = clamped(b, x, x_stride, count, rows), clamped(b, out, out_stride, count, rows)
             places = [b.add(o, I64(4 * LANES * n)) for o in outs for n in range(2)]
-            loop = Loop(b, depth, UNIT, [zero] * len(places))
+            before = [b.select(fresh, zero, at(b, place, VECTOR)) for place in places]
+            loop = Loop(b, depth, UNIT, before)
             sums = list(loop.carried)
-            prefetch(b, b.add(ahead, b.mul(pace, b.udiv(loop.i, I64(UNIT)))))
+            prefetch(b, rows, ahead, pace, loop.i, UNIT * PANEL * BITS[kind] // 8)
             here = b.add(panel, b.udiv(b.mul(loop.i, I64(PANEL * BITS[kind])), I64(8)))
             factors = b.add(groups, b.mul(b.lshr(loop.i, group), I64(4 * PANEL))) if kind == "int4" else groups
             values = unpack(b, here, kind, factors)
@@ -136,10 +144,8 @@ def make_panel(kind: str) -> Any:
                         sums[2 * m + n] = fused(b, values[i][n], factor, sums[2 * m + n])
             loop.close(sums)
             ends = [[at(b, b.add(end, I64(4 * LANES * n)), VECTOR) for end in (scale, bias)] for n in range(2)]
-            before = [at(b, place, VECTOR) for place in places]  # all, before any store: rows may be the same one
             for index, place in enumerate(places):
-                total = b.fadd(b.select(fresh, zero, before[index]), sums[index])
-                value = b.select(done, fused(b, total, *ends[index % 2]), total)
+                value = b.select(done, fused(b, sums[index], *ends[index % 2]), sums[index])
                 b.store(value, b.inttoptr(place, ir.PointerType(VECTOR)), align=4)
 
         by_height(b, count, one)
@@ -178,7 +184,7 @@ def make_bytes() -> Any:
             xs, outs = clamped(b, x, x_stride, count, rows), clamped(b, out, out_stride, count, rows)
             loop = Loop(b, depth, UNIT, [ir.Constant(VECTOR, None)] * (2 * rows))
             sums = [b.bitcast(value, INTS) for value in loop.carried]
-            prefetch(b, b.add(ahead, b.mul(pace, b.udiv(loop.i, I64(UNIT)))))
+            prefetch(b, rows, ahead, pace, loop.i, UNIT * PANEL)
             here = b.add(panel, b.mul(loop.i, I64(PANEL)))
             values = [at(b, b.add(here, I64(4 * LANES * n)), QUADS, 1) for n in range(2)]
             for m in range(rows):
