@@ -51,7 +51,7 @@ def splat(b: Any, address: Any, scalar: Any, vector: Any) -> Any:
 
 def prefetch(b: Any, rows: int, ahead: Any, pace: Any, i: Any, nbytes: int) -> None:
     """Towards the second-level cache, of the `pace` bytes that come after those of iterations before i: as many lines
-    as the iteration reads itself. A full tile fetches half of them: it seldom passes over a panel alone, and more would
+    as the iteration reads itself. A full tile fetches half: it seldom passes over a panel alone, and more would
     cost it up to a tenth of its speed."""
     lines = max(1, nbytes // CACHE_LINE // (1 if rows < MOST else 2))
     here, apart = b.add(ahead, b.mul(pace, b.udiv(i, I64(UNIT)))), b.udiv(pace, I64(lines))
