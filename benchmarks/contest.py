@@ -27,14 +27,15 @@ SERVER_OPTIONS = ("--adapter-gib", "2")  # 32 adapters of the 0.5B shape are 1.0
 
 @dataclass(slots=True)
 class Contest:
-    """One model's run. ranks: of each adapter by name. label: what rows begin with.
-    absent: variants that did not start, and why."""
+    """One model's run. ranks: of each adapter by name. label: what rows begin with. machine: measured at length
+    before anything ran. measure: again, within seconds. absent: variants that did not start, and why."""
 
     label: str
     model: Path
     ranks: Mapping[str, int]
     machine: Machine
     report: Report
+    measure: Callable[[], Machine]
     ours: dict[Variant, Served] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     speeds: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -52,27 +53,35 @@ class Contest:
             self.report.judge(what, len(outcome.bad), "<= 0", note=str(outcome.bad[:3]))
         return outcome
 
+    def beside_limits(self, who: Variant, workload: Workload) -> tuple[Outcome, Machine]:
+        """A run between two measurements of the machine."""
+        before = self.measure()
+        outcome = self.speed(who, workload)
+        return outcome, before.between(self.measure())
+
     def whole(self, name: str, calls: int = 0) -> None:
         """One workload in every variant, each beside the machine's limit."""
         for who in self.ours:
             workload = self.fresh(name, calls)
-            outcome = self.speed(who, workload)
-            self.record(who, workload, outcome.output_tokens_per_second, outcome.seconds, outcome)
+            outcome, limits = self.beside_limits(who, workload)
+            self.record(who, workload, outcome.output_tokens_per_second, outcome.seconds, outcome, limits)
 
     def lone_streams(self, calls: int = 0) -> None:
         """W5 and W5L call by call in turns, so that their ratio survives a busy machine."""
         for who in self.ours:
             base, adapted = self.fresh("W5", calls), self.fresh("W5L", calls)
             pairs = tuple(call for pair in zip(base.calls, adapted.calls, strict=True) for call in pair)
-            outcome = self.speed(who, Workload("W5+W5L", pairs, 1))
+            outcome, limits = self.beside_limits(who, Workload("W5+W5L", pairs, 1))
             for part in (base, adapted):
                 own = tuple(a for a in outcome.answers if a.good and a.call.workload == part.name)
                 seconds = sum(a.times[-1] for a in own)
                 speed = sum(a.counted for a in own) / seconds if own else float("nan")
-                self.record(who, part, speed, seconds, Outcome(part.name, seconds, own))
+                self.record(who, part, speed, seconds, Outcome(part.name, seconds, own), limits)
         self.between("W5L", "W5")
 
-    def record(self, who: Variant, workload: Workload, speed: float, seconds: float, outcome: Outcome) -> None:
+    def record(
+        self, who: Variant, workload: Workload, speed: float, seconds: float, outcome: Outcome, limits: Machine
+    ) -> None:
         name = workload.name
         self.speeds[who.name, name] = speed
         self.report.add(
@@ -86,9 +95,14 @@ class Contest:
             cached=outcome.cached,
         )
         if name in LIMITED:
-            size = Size.of(self.model)
-            share = ideal_seconds(self.machine, size, workload, dict(self.ranks), who.stored) / seconds
-            self.judged(f"{who.name} {name} of the machine's limit", share)
+            size, ranks = Size.of(self.model), dict(self.ranks)
+            share, of_best = (
+                ideal_seconds(machine, size, workload, ranks, who.stored) / seconds
+                for machine in (limits, self.machine)
+            )
+            note = f"{limits.bytes_per_second / 1e9:.1f} GB/s, {limits.flops / 1e9:.0f} GFLOP/s; "
+            note += f"{of_best:.3f} of the limit before the run"
+            self.judged(f"{who.name} {name} of the machine's limit", share, note)
 
     def between(self, above: str, below: str) -> None:
         """The ratio of two of our own workloads in each variant."""
@@ -174,7 +188,7 @@ def contest(
     report.add(f"{label} read bandwidth", machine.bytes_per_second / 1e9, "GB/s", **gigas(machine.reads))
     report.add(f"{label} GEMM rate", machine.flops / 1e9, "GFLOP/s", **gigas(machine.products))
     with ExitStack() as stack:
-        made = Contest(label, model, ranks, machine, report)
+        made = Contest(label, model, ranks, machine, report, lambda: Machine.measure(quick=True))
         for variant in variants:
             where = data / f"{label}-{variant.name}"
             try:

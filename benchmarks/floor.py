@@ -2,6 +2,8 @@
 
 Ratios to these floors are comparable between machines; tokens per second are not. The bandwidth is the best of
 several ways to read, at several working sets, all too large for a cache; the rate is the best that torch reaches.
+A rented machine's limits move while a benchmark runs (two virtual cores may share one that is real for a while), so
+they are measured right before and after whatever they are compared with.
 """
 
 import json
@@ -63,14 +65,13 @@ class Machine:
         finally:
             torch.set_num_threads(before)
 
-    def better(self, other: "Machine") -> "Machine":
-        """The best of two measurements: the floor of a run that lies between them."""
-        reads, products = most(self.reads, other.reads), most(self.products, other.products)
-        return Machine(self.processor, self.threads, reads, products)
-
-
-def most(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    return {name: max(a.get(name, 0.0), b.get(name, 0.0)) for name in a | b}
+    def between(self, other: "Machine") -> "Machine":
+        """Each method's mean of two measurements: the limits of a run that lies between them."""
+        means = [
+            {name: (a[name] + b[name]) / 2 for name in a.keys() & b.keys()}
+            for a, b in ((self.reads, other.reads), (self.products, other.products))
+        ]
+        return Machine(self.processor, self.threads, *means)
 
 
 def read_rates(quick: bool) -> dict[str, float]:

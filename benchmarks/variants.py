@@ -35,4 +35,4 @@ class Variant:
         )
 
 
-VARIANTS = (Variant("bf16"), Variant("int8", ("--weights", "w8a16", "--adapter-dtype", "int8")))
+VARIANTS = (Variant("bf16"), Variant("int8", ("--weights", "w8a8", "--adapter-dtype", "int8")))

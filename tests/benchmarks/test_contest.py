@@ -64,7 +64,7 @@ def made(model, monkeypatch) -> Contest:
     monkeypatch.setattr(contest, "TARGETS", BOUNDS)
     monkeypatch.setattr(contest, "SETTLE_S", 0.0)
     ranks = {f"{i:02d}": 8 for i in range(32)}
-    return Contest("x", model, ranks, MACHINE, Report(), {BF16: Timed(1.0), INT8: Timed(0.5)})
+    return Contest("x", model, ranks, MACHINE, Report(), lambda: MACHINE, {BF16: Timed(1.0), INT8: Timed(0.5)})
 
 
 def values(contest: Contest) -> dict[str, float | None]:
@@ -112,6 +112,16 @@ def test_a_whole_workload_stands_beside_its_limit(made):
     assert values(made)["x int8 WC of the machine's limit"] < 2 * limit  # half the bytes, not half the products
     judged = [row.what for row in made.report.rows if row.target]
     assert judged == ["x bf16 WC of the machine's limit"]
+
+
+def test_a_run_is_compared_with_the_machine_of_its_own_minutes(made):
+    made.whole("WC")
+    before = values(made)["x bf16 WC of the machine's limit"]
+    slowed = iter([MACHINE, Machine("test", 2, {"read": 0.5e9}, {"gemm": 0.5e9})] * 2)
+    made.measure = lambda: next(slowed)
+    made.whole("WC")
+    assert values(made)["x bf16 WC of the machine's limit"] == pytest.approx(before / 0.75)
+    assert made.report.rows[-1].note.endswith("of the limit before the run")
 
 
 def test_failed_requests_are_a_miss(made):

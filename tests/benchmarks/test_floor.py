@@ -29,10 +29,14 @@ def calls(name: str, adapters: list[str | None], prompt: int = 128, out: int = 6
 
 
 def test_a_machine_is_its_best_methods():
-    other = Machine("test", 2, {"slow": 2e9, "third": 30e9}, {"bf16": 3e12})
     assert (MACHINE.bytes_per_second, MACHINE.flops) == (25e9, 2e12)
-    assert MACHINE.better(other).reads == {"slow": 2e9, "fast": 25e9, "third": 30e9}
-    assert MACHINE.better(other).flops == 3e12
+
+
+def test_the_limits_of_a_run_are_the_mean_of_those_before_and_after_it():
+    after = Machine("test", 2, {"slow": 2e9, "fast": 15e9}, {"fp32": 1e12, "bf16": 1e9})
+    limits = MACHINE.between(after)
+    assert limits.reads == {"slow": 1.5e9, "fast": 20e9}
+    assert limits.flops == 1.5e12
 
 
 def test_a_size_is_read_from_the_files(tmp_path):
