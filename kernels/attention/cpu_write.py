@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenantry.kernels.attention import reference, rotary
-from tenantry.kernels.attention.cpu import HALF_SCALES
 from tenantry.kernels.attention.layout import LayerPages
+from tenantry.kernels.attention.pieces import HALF_SCALES
 from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.attention.vectors import (
     BYTES,
