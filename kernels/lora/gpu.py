@@ -111,10 +111,8 @@ def expand_block(
         (rank < LIVE)[:, None] & inside[None, :],
         0,
     )
-    bridge = tl.zeros((ROWS, R), tl.float32)
-    for split in tl.static_range(SPLIT):
-        plane = here + split * plane_stride + (r0 + rank)[None, :]
-        bridge += tl.load(plane, live[:, None] & (rank < LIVE)[None, :], 0.0)
+    planes = here[None, :, :] + (tl.arange(0, SPLIT) * plane_stride)[:, None, None] + (r0 + rank)[None, None, :]
+    bridge = tl.sum(tl.load(planes, live[None, :, None] & (rank < LIVE)[None, None, :], 0.0), 0)
     if tl.bfloat16 == STORED:
         high = bridge.to(STORED)
         low = (bridge - high.to(tl.float32)).to(STORED)
@@ -129,13 +127,10 @@ def expand_slice(
     here, b, column, inside, live, rank, wide, plane_stride,
     SPLIT: tl.constexpr, STORED: tl.constexpr, KIND: tl.constexpr, ROWS: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """The bridge times one block of a slice's B; `rank` is a multiple of 8."""
+    """The bridge times one block of a slice's B; `rank` is a multiple of 8. Blocks of 16 ranks only: more would not
+    leave registers for the planes, which are all loaded at once."""
     sums = tl.zeros((ROWS, N), tl.float32)
-    past = rank // 64 * 64
-    for r0 in range(0, past, 64):
-        sums = expand_block(sums, here, b, column, inside, live, r0, wide, plane_stride,
-                            SPLIT, STORED, KIND, ROWS, 64, 64)  # fmt: skip
-    for r0 in range(past, rank // 16 * 16, 16):
+    for r0 in range(0, rank // 16 * 16, 16):
         sums = expand_block(sums, here, b, column, inside, live, r0, wide, plane_stride,
                             SPLIT, STORED, KIND, ROWS, 16, 16)  # fmt: skip
     if rank % 16 != 0:
@@ -217,7 +212,8 @@ def _launch(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, table: 
         t[layer, at] for t in (on.a_address, on.factor_address, on.b_address, on.padded, on.item)
     )
     shared: dict[str, Any] = {
-        "SLICES": b.shape[1], "SPLIT": split, "STORED": TYPES[table.dtype], "ROWS": plan.tile, "num_warps": 4
+        "SLICES": b.shape[1], "SPLIT": split, "STORED": TYPES[table.dtype], "ROWS": plan.tile,
+        "num_warps": 4 if plan.tile <= DECODE_TILE else 8,  # what 64 rows of sums take, spread over more registers
     }  # fmt: skip
     shrink_kernel[(len(plan.tiles), split)](
         x, planes, plan.counts, plan.tiles, plan.tokens, a, factors, ranks, items,

@@ -55,10 +55,13 @@ def test_attention_matches_the_reference(heads: int, layout: PageLayout):
     assert torch.equal(alone[0], together[3])
 
 
+@pytest.mark.parametrize("group", [0, 16])
 @pytest.mark.parametrize("factor", [1.0, 1e-4])
-def test_fp16_queries_keep_fp16_accuracy_however_small_values_are(factor: float):
-    cache = Cache(PageLayout(2, 64, 16), [300, 40])
+def test_fp16_queries_keep_fp16_accuracy_however_small_values_are(factor: float, group: int):
+    cache = Cache(PageLayout(2, 64, 16, group), [300, 40])
     cache.pages.v_scale.mul_(factor)
+    cache.pages.k_scale[..., -1] *= 9  # groups that are far apart
+    cache.pages.v_scale[..., 0] /= 9
     q, plan = cache.q(6, 4, torch.float16), cache.plan([1, 5])
     expected = reference.attention(q.float(), cache.pages, plan, 0.125)
     assert_close(gpu.attention(q, cache.pages, plan, 0.125) / factor, expected / factor, torch.float16)
