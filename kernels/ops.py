@@ -18,7 +18,7 @@ from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.elementwise import reference as reference_elementwise
 from tenantry.kernels.lora import reference as reference_lora
 from tenantry.kernels.lora.layout import SiteShape, SliceWeights
-from tenantry.kernels.lora.plan import LoraPlan
+from tenantry.kernels.lora.project import Apply, Project, in_turn
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.quant.linear import PrepareLinear, prepare_linear, prepare_reference, prepare_triton
 from tenantry.kernels.quant.schemes import Scheme
@@ -32,7 +32,7 @@ class Ops:
 
     write_kv(k, v, pages, slots): see attention/reference.py, as for attention(q, pages, plan, scale).
     rotate_and_write(qkv, cos, sin, pages, slots, norms): see attention/rotary.py.
-    apply_lora(x, y, layer, site, plan, table): see lora/reference.py.
+    apply_lora(x, y, layer, site, plan, table): see lora/reference.py; project(linear, x, ...): see lora/project.py.
     prepare_linear(weight, bias, scheme): see quant/linear.py; called once per layer at load.
     add_norm(hidden, delta, weight, eps), silu_mul(gate_up): see elementwise/reference.py.
     sample(logits, specs): see sampling/reference.py.
@@ -43,7 +43,8 @@ class Ops:
     write_kv: Callable[[Tensor, Tensor, LayerPages, Tensor], None]
     rotate_and_write: Callable[[Tensor, Tensor, Tensor, LayerPages, Tensor, HeadNorms | None], Tensor]
     attention: Callable[[Tensor, LayerPages, AttentionPlan, float], Tensor]
-    apply_lora: Callable[[Tensor, Tensor, int, str, LoraPlan, LoraTable], None]
+    apply_lora: Apply
+    project: Project
     prepare_linear: PrepareLinear
     add_norm: Callable[[Tensor, Tensor | None, Tensor, float], Tensor]
     silu_mul: Callable[[Tensor], Tensor]
@@ -57,6 +58,7 @@ REFERENCE = Ops(
     rotate_and_write=rotary.rotate_and_write,
     attention=reference_attention.attention,
     apply_lora=reference_lora.apply_lora,
+    project=in_turn(reference_lora.apply_lora),
     prepare_linear=prepare_reference,
     add_norm=reference_elementwise.add_norm,
     silu_mul=reference_elementwise.silu_mul,
@@ -88,6 +90,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             rotate_and_write=cpu_write.rotate_and_write,
             attention=attention.attention,
             apply_lora=lora.apply_lora,
+            project=in_turn(lora.apply_lora),
             prepare_linear=prepare_linear,
             add_norm=elementwise.add_norm,
             silu_mul=elementwise.silu_mul,
@@ -107,6 +110,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             rotate_and_write=gpu_write.rotate_and_write,
             attention=attention_gpu.attention,
             apply_lora=lora_gpu.apply_lora,
+            project=lora_gpu.project,
             prepare_linear=prepare_triton,
             add_norm=elementwise_gpu.add_norm,
             silu_mul=elementwise_gpu.silu_mul,
@@ -132,7 +136,7 @@ def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "n
     table.set_slot(0, table.prepare({(0, "site", 0): module}))
     angle = zeros(1, 32, dtype=torch.float32)
     ops.rotate_and_write(zeros(1, 96), angle, angle, pages, torch.zeros(1, dtype=torch.int64, device=device), None)
-    y = ops.prepare_linear(zeros(64, 32, dtype=weights), None, scheme)(zeros(1, 32))
+    linear = ops.prepare_linear(zeros(64, 32, dtype=weights), None, scheme)
     ops.silu_mul(ops.add_norm(zeros(1, 128), None, zeros(128, dtype=torch.float32), 1e-6))
-    ops.apply_lora(zeros(1, 32), y, 0, "site", table.plan([0], [1]), table)
+    ops.project(linear, zeros(1, 32), 0, "site", table.plan([0], [1]), table)
     ops.sample(zeros(2, 64, dtype=torch.float32), [DrawSpec(), DrawSpec(top_k=2, logprobs=1)])

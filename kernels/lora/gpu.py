@@ -18,7 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from tenantry.kernels.lora.plan import DECODE_TILE, LoraPlan
+from tenantry.kernels.lora.project import in_turn
 from tenantry.kernels.lora.table import COLUMNS, LoraTable
+from tenantry.kernels.quant.linear import Linear, TorchLinear
 
 DEPTH_BLOCK = 128
 TYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
@@ -193,12 +195,24 @@ def apply_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, tabl
 
 
 def write_lora(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, table: LoraTable) -> None:
-    """y = B (factors * (A x)), and 0 in rows of the base model: what is in y is not read. For a long prefill, before
-    `y.addmm_(x, weight.T)`, whose product then adds y for nothing. Not to be captured in a graph, since
-    the zeroing is decided here. Arguments and errors as for apply_lora."""
+    """y = B (factors * (A x)), and 0 in rows of the base model: what is in y is not read. Not to be captured in a
+    graph, since the zeroing is decided here. Arguments and errors as for apply_lora."""
     if int(plan.host_counts[1]) < len(y):
         y.zero_()
     _launch(x, y, layer, site, plan, table, 0)
+
+
+_in_turn = in_turn(apply_lora)
+
+
+def project(linear: Linear, x: Tensor, layer: int, site: str, plan: LoraPlan, table: LoraTable) -> Tensor:
+    """As project.py says. In a long prefill the adapters come first and torch's product adds itself to what they
+    wrote: in the other order y, far beyond the cache, is read and written once more."""
+    if plan.tile <= DECODE_TILE or not (isinstance(linear, TorchLinear) and linear.adds(x)):
+        return _in_turn(linear, x, layer, site, plan, table)
+    y = torch.empty(len(x), linear.out_features, dtype=x.dtype, device=x.device)
+    write_lora(x, y, layer, site, plan, table)
+    return linear.add(x, y)
 
 
 def _launch(x: Tensor, y: Tensor, layer: int, site: str, plan: LoraPlan, table: LoraTable, add: int) -> None:

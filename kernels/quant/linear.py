@@ -44,6 +44,14 @@ class TorchLinear:
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
 
+    def adds(self, x: Tensor) -> bool:
+        """Whether add() takes x: without a bias, which would be a pass of its own, or another dtype."""
+        return self.bias is None and x.dtype == self.weight.dtype
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """y += x @ weight.T in one product, in place. y: [T, out]. Returns y."""
+        return y.addmm_(x, self.weight.T)
+
 
 class ReferenceLinear:
     """A scheme's own arithmetic, by its definition (schemes.py): slow, and right."""

@@ -13,6 +13,7 @@ from tenantry.kernels.attention.layout import LayerPages
 from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
+from tenantry.kernels.quant.linear import Linear
 from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.weights import LayerWeights
@@ -44,31 +45,25 @@ class Layers:
     def attend(self, index: int, x: Tensor, batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
         """x: [T, in], normed. Writes keys and values. Returns the change of the hidden state, [T, hidden]."""
         layer, pages = self._layers[index], self._pages[index]
-        qkv = layer.qkv(x)
-        self._adapt(x, qkv, index, "qkv", batch)
+        qkv = self._project(layer.qkv, x, index, "qkv", batch)
         norms = None
         if layer.q_norm is not None and layer.k_norm is not None:
             norms = HeadNorms(layer.q_norm, layer.k_norm, self.config.rms_eps)
         q = self.ops.rotate_and_write(qkv, cos, sin, pages, batch.slots, norms)
         mixed = self.ops.attention(q, pages, batch.attention, self._scale).view(-1, self._q)
-        out = layer.o(mixed)
-        self._adapt(mixed, out, index, "o", batch)
-        return out
+        return self._project(layer.o, mixed, index, "o", batch)
 
     def mlp(self, index: int, x: Tensor, batch: Batch) -> Tensor:
         """x: [T, hidden], normed. Returns the change of the hidden state, [T, hidden]."""
         layer = self._layers[index]
-        gate_up = layer.gate_up(x)
-        self._adapt(x, gate_up, index, "gate_up", batch)
-        inner = self.ops.silu_mul(gate_up)
-        out = layer.down(inner)
-        self._adapt(inner, out, index, "down", batch)
-        return out
+        inner = self.ops.silu_mul(self._project(layer.gate_up, x, index, "gate_up", batch))
+        return self._project(layer.down, inner, index, "down", batch)
 
     def norm(self, x: Tensor, weight: Tensor, change: Tensor | None = None) -> Tensor:
         """x += change in place, then RMSNorm over the last dimension."""
         return self.ops.add_norm(x, change, weight, self.config.rms_eps)
 
-    def _adapt(self, x: Tensor, y: Tensor, index: int, site: str, batch: Batch) -> None:
-        if batch.lora is not None:
-            self.ops.apply_lora(x, y, index, site, batch.lora, self.table)
+    def _project(self, linear: Linear, x: Tensor, index: int, site: str, batch: Batch) -> Tensor:
+        if batch.lora is None:
+            return linear(x)
+        return self.ops.project(linear, x, index, site, batch.lora, self.table)

@@ -11,6 +11,7 @@ from tenantry.kernels.lora.int8 import quantised
 from tenantry.kernels.lora.layout import GPU_PACKING, SiteShape, SliceWeights
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
+from tenantry.kernels.quant.linear import TorchLinear, prepare_reference, prepare_triton
 from tenantry.kernels.testing import BATCHES, RANKS, Batch, assert_close, poisoned
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,6 +81,30 @@ def test_writing_first_and_accumulating_the_product_is_the_same(table, batch: Ba
     lora_reference.apply_lora(x, expected, 0, site, plan, table)
     lora.write_lora(x, first, 0, site, plan, table)
     assert_close(first, expected, table.dtype)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("batch", [([0, None, 1], [1, 3, 40]), ([2, None, 4], [230, 5, 60])], ids=["few", "many"])
+def test_a_product_and_its_adapters_are_the_same_in_either_order(table, batch, biased: bool):
+    """Many adapted tokens: adapters are written first and the product adds itself, unless there is a bias."""
+    slots, q_lens = batch
+    shape, plan = SITES["qkv"], table.plan(slots, q_lens)
+    weight = torch.randn(shape.out_features, 80, device=DEVICE) / 9
+    bias = torch.randn(shape.out_features, device=DEVICE) if biased else None
+    linear = prepare_triton(weight.to(table.dtype), bias)
+    x = torch.randn(sum(q_lens), 80, device=DEVICE).to(table.dtype)
+    expected = prepare_reference(weight.to(table.dtype).float(), bias)(x.float())
+    lora_reference.apply_lora(x, expected, 0, "qkv", plan, table)
+    assert_close(lora.project(linear, x, 0, "qkv", plan, table), expected, table.dtype)
+
+
+def test_in_a_long_prefill_the_product_comes_last(table, monkeypatch):
+    order = []
+    linear = prepare_triton(torch.zeros(113, 80, device=DEVICE, dtype=table.dtype))
+    monkeypatch.setattr(TorchLinear, "add", lambda _self, _x, y: order.append("product") or y)
+    monkeypatch.setattr(lora, "write_lora", lambda *_: order.append("adapters"))
+    lora.project(linear, torch.zeros(300, 80, dtype=table.dtype), 0, "qkv", table.plan([0], [300]), table)
+    assert order == ["adapters", "product"]
 
 
 def test_a_captured_plan_replays_with_any_mix(table):
