@@ -47,9 +47,11 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class _Entry:
-    """last: the step of its last use. gap: steps between uses, averaged over the last few."""
+    """footprint: what was asked for. held: what it occupies, which may be less once it is loaded. last: the step of
+    its last use. gap: steps between uses, averaged over the last few."""
 
     footprint: Footprint
+    held: Footprint
     last: int
     gap: float = 0.0
     loaded: bool = False
@@ -88,7 +90,7 @@ class Residency:
         self._yielding: set[bytes] = set()
         self._failures: OrderedDict[bytes, None] = OrderedDict()
         self._loads: list[bytes] = []
-        self._evictions: list[bytes] = []
+        self._evictions: dict[bytes, Footprint] = {}  # and what they held
         self.used = 0
 
     @property
@@ -130,6 +132,16 @@ class Residency:
         self.serve()
         return self._standing(digest, owner)
 
+    def prefetch(self, digest: bytes, footprint: Footprint, owner: str) -> bool:
+        """acquire() for a request that cannot start yet: only what costs no one but idle adapters, and never a place
+        in the line. False registers nothing."""
+        entry = self._entries.get(digest)
+        if entry is None and (self._queue or self._room.busy or not self._fits(footprint)):
+            return False
+        if entry is not None and (entry.retired or digest in self._yielding):
+            return False
+        return self.acquire(digest, footprint, owner) in (Outcome.HELD, Outcome.LOADING)
+
     def warm(self, digest: bytes, footprint: Footprint) -> Outcome:
         """Load without an owner, if that harms nobody: WAIT means not now, and nothing is remembered of it."""
         entry = self._entries.get(digest)
@@ -155,10 +167,16 @@ class Residency:
                 self._evict(digest)
         self.serve()
 
-    def loaded(self, digest: bytes) -> None:
-        """The runner finished a load. Raises ResidencyError when none was under way."""
+    def loaded(self, digest: bytes, held: Footprint | None = None) -> None:
+        """The runner finished a load. held: what it occupies, if that is less than its footprint: the rest is free.
+        Raises ResidencyError when none was under way."""
         entry = self._loading(digest)
         entry.loaded = True
+        if held is not None:
+            assert held.bytes <= entry.held.bytes, "more than was asked for"
+            self.used -= entry.held.bytes - held.bytes
+            entry.held = held
+            self._room.trim(digest, entry.footprint, held)
         self._failures.pop(digest, None)
         if entry.retired and not entry.owners:
             self._evict(digest)
@@ -240,7 +258,7 @@ class Residency:
 
     @property
     def idle_bytes(self) -> int:
-        return sum(self._entries[digest].footprint.bytes for digest in self._idle())
+        return sum(self._entries[digest].held.bytes for digest in self._idle())
 
     def leave(self, digest: bytes) -> None:
         """Evict an idle adapter for the sake of others that share its memory."""
@@ -272,17 +290,17 @@ class Residency:
     def occupants(self) -> tuple[Occupant, ...]:
         """Every adapter that is loading, resident, draining, waited for, or last failed."""
         sizes = dict.fromkeys(self._failures, 0) | {d: w.footprint.bytes for d, w in self._queue.items()}
-        sizes |= {d: e.footprint.bytes for d, e in self._entries.items()}
+        sizes |= {d: e.held.bytes for d, e in self._entries.items()}
         return tuple(Occupant(d, self.state(d), n, len(self._users(d))) for d, n in sizes.items())
 
     def check(self) -> None:
         """Assert every invariant."""
-        held = sum(e.footprint.bytes for e in self._entries.values())
+        held = sum(e.held.bytes for e in self._entries.values())
         assert self.used == held <= self.limit, "bytes resident and loading"
         assert all(e.owners for e in self._entries.values() if e.retired and e.loaded), "draining without owner"
         assert all(d in self._entries and not self._entries[d].loaded for d in self._loads), "load of a resident"
         assert len(set(self._loads)) == len(self._loads), "loaded twice"
-        assert self._entries.keys() & set(self._evictions) <= set(self._loads), "evicted but here"
+        assert self._entries.keys() & self._evictions.keys() <= set(self._loads), "evicted but here"
         assert not any(e.pinned and e.retired for e in self._entries.values()), "pinned and retired"
         assert self._yielding <= self._entries.keys(), "yielding but absent"
         assert all(w.owners for w in self._queue.values()), "waiter without owner"
@@ -350,16 +368,17 @@ class Residency:
         self._room.reserve(footprint, staying)
 
     def _start(self, digest: bytes, footprint: Footprint) -> _Entry:
-        left = digest in self._evictions  # decided, but not yet handed out: it may be still there
-        back = left and self._room.restore(digest, footprint)
+        left = self._evictions.get(digest)  # decided, but not yet handed out: it may be still there
+        back = left is not None and self._room.restore(digest, left)
         if not back:
             while (leaver := self._room.make(footprint, self.idle())) is not None:
                 self._evict(leaver)
-            back = left and self._room.restore(digest, footprint)
-        entry = self._entries[digest] = _Entry(footprint, self._room.now)
-        self.used += footprint.bytes
+            back = left is not None and self._room.restore(digest, left)
+        held = left if back and left is not None else footprint
+        entry = self._entries[digest] = _Entry(footprint, held, self._room.now)
+        self.used += held.bytes
         if back:
-            self._evictions.remove(digest)
+            del self._evictions[digest]
             entry.loaded = True
         else:
             self._room.place(digest, footprint)
@@ -367,11 +386,11 @@ class Residency:
         return entry
 
     def _evict(self, digest: bytes) -> None:
+        self._evictions[digest] = self._entries[digest].held
         self._forget(digest)
-        self._evictions.append(digest)
 
     def _forget(self, digest: bytes) -> None:
-        self.used -= self._entries.pop(digest).footprint.bytes
+        self.used -= self._entries.pop(digest).held.bytes
         self._yielding.discard(digest)
         self._room.vacate(digest)
 

@@ -59,6 +59,9 @@ class Room(Protocol):
     def place(self, digest: bytes, footprint: Footprint) -> None:
         """Take the place that was made."""
 
+    def trim(self, digest: bytes, asked: Footprint, held: Footprint) -> None:
+        """It turned out to hold less of each piece than was asked for: what is left over is free."""
+
     def vacate(self, digest: bytes) -> None:
         """It has left, or will have before anything else happens to its place."""
 
@@ -90,6 +93,9 @@ class Budget:
 
     def place(self, digest: bytes, footprint: Footprint) -> None:
         self._held[digest] = footprint.bytes
+
+    def trim(self, digest: bytes, asked: Footprint, held: Footprint) -> None:
+        self.place(digest, held)
 
     def vacate(self, digest: bytes) -> None:
         del self._held[digest]

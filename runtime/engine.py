@@ -205,7 +205,8 @@ class Engine:
     def _halves(self, step: int, rows: tuple[Row, ...]) -> StepResult:
         middle = len(rows) // 2
         a, b = self._part(step, rows[:middle]), self._part(step, rows[middle:])
-        return StepResult(a.rows + b.rows, a.loaded + b.loaded, a.failed + b.failed)
+        held = {**a.held, **b.held}
+        return StepResult(a.rows + b.rows, a.loaded + b.loaded, a.failed + b.failed, held=held)
 
     def _part(self, step: int, rows: tuple[Row, ...]) -> StepResult:
         try:

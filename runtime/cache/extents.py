@@ -44,19 +44,27 @@ def choose(pieces: Sequence[int], runs: Iterable[Extent], block_bytes: int) -> t
     places = lay_out(pieces, [count * block_bytes for _, count in runs])
     if places is None:
         return None
-    used = [0] * len(runs)
-    for (run, offset), piece in zip(places, pieces, strict=True):
-        used[run] = max(used[run], offset + piece)
-    taken = [-(-size // block_bytes) for size in used]
+    taken = _blocks(pieces, places, len(runs), block_bytes)
     return tuple((first + count - n, n) for (first, count), n in zip(runs, taken, strict=True) if n)
 
 
-def offsets(pieces: Sequence[int], extents: Sequence[Extent], block_bytes: int) -> list[int]:
-    """Where each piece begins, in bytes from the arena's start. Raises ValueError if the extents do not hold them."""
-    places = lay_out(pieces, [count * block_bytes for _, count in extents])
-    if places is None:
-        raise ValueError(f"{sum(pieces)} bytes in {len(pieces)} pieces do not fit {extents} of {block_bytes} bytes")
+def offsets(
+    pieces: Sequence[int], extents: Sequence[Extent], block_bytes: int, asked: Sequence[int] | None = None
+) -> list[int]:
+    """Where each piece begins, in bytes from the arena's start. asked: what the extents were chosen for, if that was
+    more of each piece: it stays in its run, next to the one before. Raises ValueError if the extents do not hold
+    them."""
+    places = _lay_out_smaller(pieces, pieces if asked is None else asked, extents, block_bytes)
     return [extents[run][0] * block_bytes + offset for run, offset in places]
+
+
+def shrunk(
+    pieces: Sequence[int], extents: Sequence[Extent], block_bytes: int, asked: Sequence[int]
+) -> tuple[Extent, ...]:
+    """What remains of the extents where pieces need less than was asked for and lie as offsets() says."""
+    places = _lay_out_smaller(pieces, asked, extents, block_bytes)
+    taken = _blocks(pieces, places, len(extents), block_bytes)
+    return tuple((first, n) for (first, _), n in zip(extents, taken, strict=True) if n)
 
 
 def gaps(held: Iterable[Extent], blocks: int) -> list[Extent]:
@@ -69,3 +77,25 @@ def gaps(held: Iterable[Extent], blocks: int) -> list[Extent]:
     if at < blocks:
         runs.append((at, blocks - at))
     return runs
+
+
+def _blocks(pieces: Sequence[int], places: Sequence[tuple[int, int]], runs: int, block_bytes: int) -> list[int]:
+    """Blocks of each run up to the end of its last piece."""
+    used = [0] * runs
+    for (run, offset), piece in zip(places, pieces, strict=True):
+        used[run] = max(used[run], offset + piece)
+    return [-(-size // block_bytes) for size in used]
+
+
+def _lay_out_smaller(
+    pieces: Sequence[int], asked: Sequence[int], extents: Sequence[Extent], block_bytes: int
+) -> list[tuple[int, int]]:
+    places = lay_out(asked, [count * block_bytes for _, count in extents])
+    if places is None:
+        raise ValueError(f"{sum(asked)} bytes in {len(asked)} pieces do not fit {extents} of {block_bytes} bytes")
+    used = [0] * len(extents)
+    found = []
+    for (run, _), piece in zip(places, pieces, strict=True):
+        found.append((run, used[run]))
+        used[run] += piece
+    return found

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import Budget, Footprint, Idle
 from tenantry.runtime.cache.arena import Arena
-from tenantry.runtime.cache.extents import Extent, choose, gaps
+from tenantry.runtime.cache.extents import Extent, choose, gaps, shrunk
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import ArenaConfig, EngineConfig
 
@@ -80,6 +80,14 @@ class Memory:
         extents = self._choose(footprint, self._places)
         assert extents is not None, "no place where one was made"
         self._claim(digest, extents)
+
+    def trim(self, digest: bytes, asked: Footprint, held: Footprint) -> None:
+        before = self._places[digest]
+        extents = shrunk(held.pieces, before, self.config.block_bytes, asked.pieces)
+        kept = dict(extents)
+        self.arena.unclaim((first + kept.get(first, 0), count - kept.get(first, 0)) for first, count in before)
+        self._places[digest] = extents
+        self._blocks[digest] = _count(extents)
 
     def vacate(self, digest: bytes) -> None:
         extents = self._places.pop(digest)

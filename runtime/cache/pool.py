@@ -39,8 +39,11 @@ class KvPool:
                     if tensor is not None:
                         tensor[list(targets)] = tensor[list(sources)]
 
-    def buffers(self, pieces: Sequence[int], extents: Sequence[Extent]) -> list[Tensor]:
-        """Memory for an adapter's pieces, uint8. Raises ValueError if the extents are too small."""
+    def buffers(
+        self, pieces: Sequence[int], extents: Sequence[Extent], asked: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """Memory for an adapter's pieces, uint8, in extents that were chosen for `asked`, if those are larger.
+        Raises ValueError if the extents are too small."""
         raise ValueError("adapters have no place among pages that are allocated layer by layer")
 
 
@@ -72,8 +75,10 @@ class ArenaPool(KvPool):
             sources, targets = zip(*moves, strict=True)
             self.blocks[list(targets)] = self.blocks[list(sources)]
 
-    def buffers(self, pieces: Sequence[int], extents: Sequence[Extent]) -> list[Tensor]:
-        starts = offsets(pieces, extents, self.block_bytes)
+    def buffers(
+        self, pieces: Sequence[int], extents: Sequence[Extent], asked: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        starts = offsets(pieces, extents, self.block_bytes, asked)
         return [self.data[start : start + size] for start, size in zip(starts, pieces, strict=True)]
 
     def _layer(self, base: int, starts: Sequence[int]) -> LayerPages:

@@ -7,6 +7,7 @@ only small ints here and never a limit. A blob is hashed again on every load: a 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import torch
 
@@ -27,6 +28,21 @@ TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float
 _PLACES = {module: (site, part) for site, modules in SITES.items() for part, module in enumerate(modules)}
 
 
+class Read(NamedTuple):
+    """An adapter in memory. held: bytes of its pieces, if they are smaller than its footprint's."""
+
+    weights: SlotWeights
+    held: tuple[int, ...] | None
+
+
+class Settled(NamedTuple):
+    """Loads that ended. failed: and why. held: pieces of those loaded that are smaller than their footprint's."""
+
+    loaded: tuple[bytes, ...]
+    failed: tuple[tuple[bytes, str], ...]
+    held: dict[bytes, tuple[int, ...]]
+
+
 class Adapters:
     """Not thread-safe: every method belongs to the thread that runs the steps. int8: hold what loses little so."""
 
@@ -41,7 +57,7 @@ class Adapters:
         self._base_digest = base_digest
         self._slots: dict[bytes, int] = {}
         self._free: list[int] = []
-        self._loads: dict[bytes, Future[SlotWeights]] = {}
+        self._loads: dict[bytes, Future[Read]] = {}
         self._thread = ThreadPoolExecutor(1, "adapter-loader")
 
     @property
@@ -54,8 +70,9 @@ class Adapters:
         return sum(weights.nbytes for weights in self.table.slots.values())
 
     def footprint(self, digest: bytes) -> Footprint:
-        """What an adapter occupies when resident, in the table's dtype: what int8 holds is only known once it
-        is read. Raises AdapterError if it is not in the store, ValueError if it does not fit the model."""
+        """What an adapter needs to be loaded, in the table's dtype. How much less int8 holds is only known once it
+        is read: settle() tells. Raises AdapterError if it is not in the store, ValueError if it does not fit the
+        model."""
         known = self._footprints.get(digest)
         if known is not None and self._store.exists(digest):
             return known
@@ -76,23 +93,26 @@ class Adapters:
             raise AdapterNotResident(f"adapter {digest.hex()} is to be loaded twice")
         self._loads[digest] = self._thread.submit(self._read, load)
 
-    def settle(self) -> tuple[tuple[bytes, ...], tuple[tuple[bytes, str], ...]]:
-        """Take in the loads that have ended: (now resident, failed and why)."""
+    def settle(self) -> Settled:
+        """Take in the loads that have ended."""
         ended = [digest for digest, load in self._loads.items() if load.done()]
-        loaded, failed = [], []
+        loaded, failed, held = [], [], {}
         for digest in ended:
             load = self._loads.pop(digest)
             error = load.exception()
             if error is None:
                 slot = heappop(self._free) if self._free else len(self._slots)
-                self.table.set_slot(slot, load.result())
+                read = load.result()
+                self.table.set_slot(slot, read.weights)
                 self._slots[digest] = slot
+                if read.held is not None:
+                    held[digest] = read.held
                 loaded.append(digest)
             elif isinstance(error, Exception):
                 failed.append((digest, f"{type(error).__name__}: {error}"))
             else:
                 raise error
-        return tuple(loaded), tuple(failed)
+        return Settled(tuple(loaded), tuple(failed), held)
 
     def evict(self, digest: bytes) -> None:
         """Free an adapter's memory. Raises AdapterNotResident."""
@@ -119,7 +139,7 @@ class Adapters:
     def _pieces(self, modules: Mapping[Place, SliceWeights]) -> tuple[int, ...]:
         return tuple(segment.nbytes for segment in self.table.segments(modules))
 
-    def _read(self, load: Load) -> SlotWeights:
+    def _read(self, load: Load) -> Read:
         """Runs on the loader's thread. Raises AdapterError for a blob that is missing or damaged, or
         of another base; ValueError for one that does not fit the model."""
         digest = load.digest
@@ -133,10 +153,9 @@ class Adapters:
                 a, b = (torch.from_numpy(x.copy()).view(kind) for x in reader.tensors(index))
                 modules[_place(entry)] = SliceWeights(a, b, entry.rank, entry.scale)
         stored = quantised(modules) if self._int8 else modules
-        if not load.extents:
-            return self.table.prepare(stored)
-        places = self._pool.buffers(self._pieces(modules), load.extents)  # as they were laid out: int8 needs less
-        return self.table.prepare(stored, [place[:n] for place, n in zip(places, self._pieces(stored), strict=True)])
+        asked, pieces = self._pieces(modules), self._pieces(stored)
+        places = self._pool.buffers(pieces, load.extents, asked) if load.extents else None
+        return Read(self.table.prepare(stored, places), None if pieces == asked else pieces)
 
 
 def _place(entry: ModuleEntry) -> Place:

@@ -119,8 +119,8 @@ class ModelRunner:
                 for row, proposal in zip(rows, proposals, strict=True)
             )
         guessed = perf_counter()
-        loaded, failed = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
-        return StepResult(rows, loaded, failed, computed - began, guessed - computed)
+        ended = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
+        return StepResult(rows, ended.loaded, ended.failed, computed - began, guessed - computed, ended.held)
 
     def footprint(self, digest: bytes) -> Footprint:
         """What an adapter occupies when resident. Raises AdapterError or ValueError."""

@@ -95,7 +95,8 @@ class Claims:
         refused = []
         for digest in result.loaded:
             self._loading.discard(digest)
-            self._residency.loaded(digest)
+            pieces = result.held.get(digest)
+            self._residency.loaded(digest, None if pieces is None else Footprint(pieces))
         for digest, reason in result.failed:
             self._loading.discard(digest)
             refusal = AdapterUnavailable("adapter", f"the adapter could not be loaded: {reason}")

@@ -102,6 +102,28 @@ def test_crowded_or_not_the_tokens_are_the_same(served, make_adapter):
     assert scheduler.stats().pages_cached
 
 
+def test_int8_adapters_are_charged_what_they_hold(serve, make_adapter):
+    """Their place shrinks once they are read, and answers stay what they are with room for everything."""
+    cache = CacheConfig(page_size=4, pages=40)
+    served = serve("qwen2", memory="unified", adapter_dtype="int8", cache=cache, adapter_bytes=1 << 18)
+    adapters = [served.stored(make_adapter("qwen2", seed=r, r=16, target_modules="all-linear")) for r in range(4)]
+    runner, block = served.runner, served.runner.block_bytes
+    asked = [(i, [3 + i, 9, 27, 81], adapters[i % 4]) for i in range(12)]
+    native = -(-runner.footprint(adapters[0]).bytes // block)
+    blocks = len(runner.pool.blocks)
+    wide = Memory(ArenaConfig(blocks, block, 40, native), 4)
+    expected, scheduler = answers(served, wide, asked)
+    held = scheduler.stats().adapter_bytes
+    assert held == runner.adapters.nbytes
+    assert 0.2 < held / (4 * native * block) < 0.35, "fp32 adapters in a quarter of their bytes, and scales"
+    assert wide.arena.adapter_blocks * block < 1.1 * held + 4 * block
+    tight = Memory(ArenaConfig(40 + 2 * native, block, 40, 2 * native), 4)
+    runner.pool.data.fill_(0xFF)
+    got, scheduler = answers(served, tight, asked)
+    assert got == expected
+    assert len(runner.adapters.resident) == 4, "two of native size fit"
+
+
 def test_64_adapters_of_rank_8_use_at_most_a_tenth_more_than_their_sizes():
     """Real tensors at the demo model's shape, each read back where kernels will look for it."""
     hidden, inner, kv, layers = 256, 688, 128, 4

@@ -14,11 +14,13 @@ from tests.scheduling.world import World
 
 
 class DeviceMemory:
-    """cells[block]: page cells and adapter bytes alike. adapters: what is resident or arriving, and where."""
+    """cells[block]: page cells and adapter bytes alike. adapters: what is resident or arriving, and where. held: what
+    each needs once it is read, every second one less than its footprint."""
 
     def __init__(self, world: World, footprints: dict[bytes, Footprint]) -> None:
         self.world = world
         self.footprints = footprints
+        self.held = {d: Footprint(_halved(f.pieces) if d[0] % 2 else f.pieces) for d, f in footprints.items()}
         self.cells: list[list[object]] = [
             [0] * max(world.page_size, world.block_bytes if world.arena else 0) for _ in range(world.pages)
         ]
@@ -38,11 +40,12 @@ class DeviceMemory:
 
     def place(self, load: Load) -> None:
         """Where every byte goes; and nothing but a whole piece in a run, in nobody else's blocks."""
-        size, pieces = self.world.block_bytes, self.footprints[load.digest].pieces
+        size, pieces = self.world.block_bytes, self.held[load.digest].pieces
         bytes_of: dict[int, tuple[int, int]] = {}
         if self.world.arena:
             assert load.extents, "7: an adapter without a place"
-            for index, (start, length) in enumerate(zip(offsets(pieces, load.extents, size), pieces, strict=True)):
+            starts = offsets(pieces, load.extents, size, self.footprints[load.digest].pieces)
+            for index, (start, length) in enumerate(zip(starts, pieces, strict=True)):
                 inside = [e for e in load.extents if e[0] * size <= start and start + length <= sum(e) * size]
                 assert len(inside) == 1, "7: a piece is torn"
                 for byte in range(start, start + length):
@@ -77,3 +80,8 @@ class DeviceMemory:
         world = self.world
         most = world.pages - world.adapter_min
         assert not world.arena or len(pages) <= most, "7: the floor of adapters ignored"
+
+
+def _halved(pieces: tuple[int, ...]) -> tuple[int, ...]:
+    """Some of them, as a site may keep its precision."""
+    return tuple(size if i % 3 == 2 else -(-size // 2) for i, size in enumerate(pieces))

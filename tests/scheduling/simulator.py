@@ -206,7 +206,7 @@ class Simulator:
             self.loading[load.digest] = world.load_delay
             memory.place(load)
         resident = self.device | self.loading.keys()
-        total = sum(world.adapter_sizes[d[0] - 1] for d in resident)
+        total = sum((memory.held if d in self.device else self.footprints)[d].bytes for d in resident)
         assert world.arena or total <= world.adapter_limit, "7: more than its bytes"
         memory.pages_within_floor({page for row in plan.rows for page in row.pages})
         assert sum(map(computed, plan.rows)) <= world.budget, "8: over the token budget"
@@ -229,7 +229,9 @@ class Simulator:
                 loaded.append(digest)
                 self.device.add(digest)
                 self.seen["loaded"] += 1
-        return StepResult(rows, tuple(loaded), tuple(failed))
+        held = {d: memory.held[d].pieces for d in loaded if memory.held[d] != self.footprints[d]}
+        self.seen["held less"] += len(held)
+        return StepResult(rows, tuple(loaded), tuple(failed), held=held)
 
     def row(self, row: Row, name: str, choice: int, writes: Counter[int]) -> RowResult:
         client, size = self.clients[name], self.world.page_size
