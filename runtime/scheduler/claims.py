@@ -4,6 +4,8 @@ Owns which loads are under way, which digests are retired, and turning the resid
 not know pages, budgets or queues. One claim per request, however many choices it has.
 """
 
+from contextlib import suppress
+
 from tenantry.adapters.errors import ResidencyError
 from tenantry.adapters.residency import Outcome, Residency
 from tenantry.adapters.room import Footprint
@@ -55,6 +57,13 @@ class Claims:
         if outcome in _ANSWERS:
             raise AdapterUnavailable("adapter", _ANSWERS[outcome])
         return outcome is Outcome.HELD
+
+    def prefetch(self, request: Request) -> None:
+        """Bring its adapter in before its turn, where that harms nobody. Then it is claimed, and stays."""
+        digest = request.submit.adapter
+        if digest is not None and not request.claims:
+            with suppress(ResidencyError):  # told when its turn comes
+                request.claims = self._residency.prefetch(digest, request.footprint, request.id)
 
     def leave(self, request: Request) -> bytes | None:
         """The request has ended. Returns a retired digest whose last user it was."""

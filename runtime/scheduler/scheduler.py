@@ -39,6 +39,7 @@ from tenantry.runtime.scheduler.totals import Totals
 from tenantry.runtime.scheduler.waiting import WaitingQueue
 from tenantry.runtime.speculative.speculator import NOTHING, Candidate, Guess
 
+PREFETCHED = 4  # waiting requests whose adapters are brought in before their turn
 NO_GUESSES: Mapping[int, Guess] = MappingProxyType({})
 
 
@@ -122,6 +123,8 @@ class Scheduler:
         self._ahead = ahead
         self._continue(batch, guesses)
         self._start(batch)
+        for request in self._waiting.soon(PREFETCHED):
+            self._claims.prefetch(request)
         loads, evictions = self._claims.actions()
         if not (batch.rows or evictions or self._claims.pending or self._events):
             return None

@@ -7,7 +7,7 @@ methods are the seam for other policies: a queue that charges work needs no more
 from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import islice, zip_longest
 
 from tenantry.runtime.errors import QueueFull
 from tenantry.runtime.scheduler.request import Request
@@ -61,6 +61,12 @@ class WaitingQueue:
                         alive.append(queue)
                         break
             queues = alive
+
+    def soon(self, most: int) -> list[Request]:
+        """The next to start if all of them can, every key in turn."""
+        queues = (islice(queue.values(), most) for queue in islice(self._queues.values(), most))
+        rounds = zip_longest(*queues)
+        return [request for turn in rounds for request in turn if request is not None][:most]
 
     def started(self, request: Request) -> None:
         """It leaves the queue, and its key has had its turn."""

@@ -224,6 +224,46 @@ def test_a_failed_load_refuses_those_who_waited_for_it_and_nobody_else():
     assert any(isinstance(e, Finished) and e.request_id == "base" for e in drain(core, 7))
 
 
+def test_adapters_of_those_who_start_next_are_brought_in_while_others_run():
+    residency = Residency(Budget(30))
+    core = Scheduler(ScheduleConfig(32, 1, 8, 64), KvCache.alone(CacheConfig(4, 16)), residency, (1,), VOCAB)
+    digests = {name: name.encode() * 32 for name in "abcd"}
+    loads, started = {}, {}
+    for step in range(99):
+        for name in {0: "a", 2: "bcd"}.get(step, ""):  # the others come when the first one runs
+            request = Submit(name, (5, 6), Sampling(max_tokens=2, ignore_eos=True), NAMESPACE, digests[name], name)
+            assert core.add(request, Footprint((10,)), 0.0) is None
+        plan = core.plan(0.0)
+        if plan is None:
+            break
+        loads |= {load.digest: plan.step for load in plan.load}
+        started |= {row.adapter: plan.step for row in plan.rows if row.start == 0}
+        rows = tuple(RowResult((7,) if row.draw else ()) for row in plan.rows)
+        core.commit(plan, StepResult(rows, loaded=tuple(load.digest for load in plan.load)), 0.0)
+        core.check()
+    first = started[digests["a"]]
+    assert [loads[digests[name]] - first for name in "bcd"] == [1, 1, 2], (
+        "d would drive out one that is wanted sooner"
+    )
+    assert [started[digests[name]] - first for name in "bcd"] == [2, 4, 6], "no step in which nothing runs"
+
+
+def test_a_prefetched_adapter_is_let_go_with_its_request():
+    residency = Residency(Budget(30))
+    core = Scheduler(ScheduleConfig(32, 1, 8, 64), KvCache.alone(CacheConfig(4, 16)), residency, (1,), VOCAB)
+    for name in "ab":
+        request = Submit(name, (5, 6), Sampling(max_tokens=9), NAMESPACE, name.encode() * 32, name)
+        core.add(request, Footprint((10,)), 0.0)
+        plan = core.plan(0.0)
+        assert plan.load == (Load(name.encode() * 32),), "a runs when b comes"
+        rows = tuple(RowResult((7,)) for _ in plan.rows)
+        core.commit(plan, StepResult(rows, loaded=(name.encode() * 32,)), 0.0)
+        core.commit(plan := core.plan(0.0), StepResult(tuple(RowResult((7,)) for _ in plan.rows)), 0.0)
+    core.abort("b", 0.0)
+    assert {o.digest: o.users for o in residency.occupants()} == {b"a" * 32: 1, b"b" * 32: 0}
+    core.check()
+
+
 def test_a_fault_ends_one_request_with_an_error():
     core = scheduler()
     core.add(submit("bad"), NONE, 0.0)
