@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tenantry.kernels.lora.transfer import Arrival
+
 Place = tuple[int, str, int]  # layer, site, slice
 
 
@@ -84,6 +86,7 @@ class SlotWeights:
     padded in]. factor_address: int64 [layers, sites], of fp32 [sum of padded ranks], what the bridge is multiplied
     by. b_address: int64 [layers, sites, slices], of the slice's transposed B, as Packing says. rank (true) and
     padded: int32 [layers, sites, slices]. item: int32 [layers, sites], bytes per value of A and B; 1 means int8.
+    arrival: what to wait for before a layer is read, if anything.
     """
 
     buffers: tuple[Tensor, ...]
@@ -93,6 +96,7 @@ class SlotWeights:
     rank: np.ndarray
     padded: np.ndarray
     item: np.ndarray
+    arrival: Arrival | None = None
 
     @property
     def nbytes(self) -> int:

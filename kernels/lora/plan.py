@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tenantry.kernels.lora.transfer import Arrival
+
 Ints = NDArray[np.int32]
 Piece = tuple[int, int, int]  # slot, first, past
 HEAD = 4  # words before the tiles: how many tiles, how many tokens, and two of padding
@@ -27,11 +29,11 @@ class LoraPlan:
     counts: int32 [HEAD], tiles and tokens in use; what lies beyond them is left over from earlier steps. All three
     are views of `buffer`. runs: (slot, first, past) of each group, on the host; host_counts, host_tiles,
     host_tokens: the tensors once more, there. work: sum over tiles of rank times (WEIGHT_READ + tokens). epoch: of
-    the table that the plan was made against."""
+    the table that the plan was made against. arriving: adapters to wait for, see wait()."""
 
     __slots__ = (
-        "buffer", "counts", "epoch", "host", "host_counts", "host_tiles", "host_tokens", "n_tiles", "runs", "tile",
-        "tiles", "tokens", "work",
+        "arriving", "buffer", "counts", "epoch", "host", "host_counts", "host_tiles", "host_tokens", "n_tiles",
+        "runs", "tile", "tiles", "tokens", "work",
     )  # fmt: skip
 
     def __init__(self, tiles: int, tokens: int, tile: int, device: str = "cpu", buffer: Tensor | None = None) -> None:
@@ -49,6 +51,7 @@ class LoraPlan:
         self.runs: tuple[tuple[int, int, int], ...] = ()
         self.n_tiles = self.work = 0
         self.epoch = -1
+        self.arriving: tuple[Arrival, ...] = ()
 
     @classmethod
     def reserve(
@@ -104,6 +107,12 @@ class LoraPlan:
         self._fill(runs, tiles, tokens, work, epoch)
         if host is None:
             self.send()
+
+    def wait(self, layer: int) -> None:
+        """Before a layer's first use: of adapters that are still on their way, this layer is there for what the
+        current stream is asked next."""
+        for arrival in self.arriving:
+            arrival.wait(layer)
 
     def send(self) -> None:
         """Queue the copy to the device."""

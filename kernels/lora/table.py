@@ -5,7 +5,7 @@ thread that runs the steps, and bump the epoch that every plan carries. The weig
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from tenantry.kernels.lora.layout import (
     up,
 )
 from tenantry.kernels.lora.plan import LoraPlan
+from tenantry.kernels.lora.transfer import Arrival, Copies, Fence, Pair
 
 COLUMNS = 128  # of a slice, per program of a kernel
 BRIDGE = 64  # bridges are as wide as the widest, rounded up to this
@@ -50,8 +51,9 @@ class LoraTable:
     """All resident adapters of one base model.
 
     layers: number of decoder layers. sites: name to shape, the same in every layer. dtype: of weights that are not
-    int8. packing: by default what the device's kernels want. The tables are numpy arrays
-    [layers, sites, slots(, slices)]; `tensors` gives them on the device.
+    int8. packing: by default what the device's kernels want. copies: how weights get to the device while steps run;
+    None: prepare() waits until they are there. The tables are numpy arrays [layers, sites, slots(, slices)];
+    `tensors` gives them on the device.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class LoraTable:
         dtype: torch.dtype = torch.bfloat16,
         device: str = "cpu",
         packing: Packing | None = None,
+        copies: Copies | None = None,
     ) -> None:
         packing = packing or (CPU_PACKING if device == "cpu" else GPU_PACKING)
         self.layout = Layout(layers, sites, dtype, packing)
         self.layers, self.sites, self.site_index = layers, self.layout.sites, self.layout.site_index
         self.dtype = dtype
         self.device = device
+        self._copies = copies
         self.widths = {name: np.array(shape.slices, np.int64) for name, shape in self.sites.items()}
         self.epoch = 0
         self._on_device: DeviceTables | None = None
@@ -83,18 +87,36 @@ class LoraTable:
         """The pieces that prepare() wants memory for, in its order; see Layout.segments."""
         return self.layout.segments(modules)
 
-    def prepare(self, modules: Mapping[Place, SliceWeights], buffers: Sequence[Tensor] | None = None) -> SlotWeights:
+    def fence(self) -> Fence:
+        """For prepare(): what steps have asked of the device so far, and may still read where it writes."""
+        return None if self._copies is None else self._copies.fence()
+
+    def prepare(
+        self,
+        modules: Mapping[Place, SliceWeights],
+        buffers: Sequence[Tensor] | None = None,
+        after: Fence = None,
+    ) -> SlotWeights:
         """Copy an adapter into the kernels' format. modules: weights by (layer, site, slice index); the rest have
         rank 0. buffers: uint8 memory on the table's device for each of its segments, of the segment's size and
-        aligned to ALIGNMENT; None allocates. Raises ValueError for a shape that does not fit the site or memory
-        that does not fit the segments. Touches nothing of the table."""
-        sizes = [segment.nbytes for segment in self.layout.segments(modules)]
+        aligned to ALIGNMENT; None allocates. after: the fence behind which they may be written. Raises ValueError
+        for a shape that does not fit the site or memory that does not fit the segments. Touches nothing of the
+        table."""
+        segments = self.layout.segments(modules)
+        sizes = [segment.nbytes for segment in segments]
         if buffers is None:
-            buffers = torch.split(torch.empty(sum(sizes), dtype=torch.uint8, device=self.device), sizes)
+            buffers = torch.split(self._room(sum(sizes)), sizes)
         if [buffer.nbytes for buffer in buffers] != sizes or any(buffer.dtype != torch.uint8 for buffer in buffers):
             raise ValueError("buffers: one of uint8 for every segment, of its size")
         if any(buffer.data_ptr() % ALIGNMENT for buffer in buffers):
             raise ValueError(f"buffers: addresses must be multiples of {ALIGNMENT}")
+        if self._copies is not None:
+            staging = torch.split(self._copies.staging(sum(sizes)), sizes)
+            self.layout.write(modules, staging)
+            pairs: list[list[Pair]] = [[] for _ in range(self.layers)]
+            for segment, buffer, piece in zip(segments, buffers, staging, strict=True):
+                pairs[segment.layer].append((buffer, piece))
+            return replace(self.layout.slot(modules, buffers), arrival=self._copies.send(pairs, after))
         if self.device == "cpu":
             self.layout.write(modules, buffers)
         else:
@@ -118,6 +140,7 @@ class LoraTable:
 
     def clear_slot(self, slot: int) -> None:
         """Forget an adapter; its memory goes with the last reference. Raises KeyError if the slot is empty."""
+        self.wait([slot])  # whatever is written there next comes after what is still on its way
         del self.slots[slot]
         self.padded[:, :, slot] = 0
         self.ranks[slot] = -1
@@ -125,7 +148,15 @@ class LoraTable:
 
     def plan(self, slots: Sequence[int | None], q_lens: Sequence[int]) -> LoraPlan:
         """The step's plan. slots: per row the adapter's slot, None for the base model. q_lens: tokens per row."""
-        return LoraPlan.build(slots, q_lens, self.ranks, self.epoch, self.device)
+        plan = LoraPlan.build(slots, q_lens, self.ranks, self.epoch, self.device)
+        plan.arriving = self._arriving(slots)
+        return plan
+
+    def wait(self, slots: Sequence[int | None]) -> None:
+        """Before a graph that reads these adapters, which has no place to wait for a layer: all of them are there for
+        what the current stream is asked next."""
+        for arrival in self._arriving(slots):
+            arrival.wait(self.layers - 1)
 
     def refill(self, plan: LoraPlan, slots: Sequence[int | None], q_lens: Sequence[int]) -> None:
         """plan() into a reserved plan."""
@@ -158,6 +189,17 @@ class LoraTable:
         self._copied = self.epoch
         assert self._on_device is not None
         return self._on_device
+
+    def _arriving(self, slots: Sequence[int | None]) -> tuple[Arrival, ...]:
+        if self._copies is None:
+            return ()
+        found = [self.slots[slot].arrival for slot in set(slots) if slot is not None]
+        return tuple(arrival for arrival in found if arrival is not None and not arrival.complete())
+
+    def _room(self, nbytes: int) -> Tensor:
+        if self._copies is not None:
+            return self._copies.room(nbytes)
+        return torch.empty(nbytes, dtype=torch.uint8, device=self.device)
 
     def _bridge_widths(self) -> dict[str, int]:
         """Never narrower than before."""

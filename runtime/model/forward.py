@@ -106,6 +106,7 @@ class Graphed:
         if length is None:
             return self._eager(rows)
         slots = self._eager.adapters.slots([row.adapter for row in rows])
+        self._eager.adapters.table.wait(slots)
         output = self._replay(rows, (size, length), slots, any(slot is not None for slot in slots))
         return Output(*(tensor[: len(rows)] for tensor in output))
 

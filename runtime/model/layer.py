@@ -45,6 +45,8 @@ class Layers:
     def attend(self, index: int, x: Tensor, batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
         """x: [T, in], normed. Writes keys and values. Returns the change of the hidden state, [T, hidden]."""
         layer, pages = self._layers[index], self._pages[index]
+        if batch.lora is not None:
+            batch.lora.wait(index)
         qkv = self._project(layer.qkv, x, index, "qkv", batch)
         norms = None
         if layer.q_norm is not None and layer.k_norm is not None:

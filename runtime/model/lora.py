@@ -20,6 +20,7 @@ from tenantry.kernels.lora.int8 import quantised
 from tenantry.kernels.lora.layout import Place, SliceWeights, SlotWeights
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
+from tenantry.kernels.lora.transfer import Fence
 from tenantry.runtime.cache.pool import KvPool
 from tenantry.runtime.model.errors import AdapterNotResident
 from tenantry.runtime.plan import Load
@@ -91,7 +92,7 @@ class Adapters:
         digest = load.digest
         if digest in self._slots or digest in self._loads:
             raise AdapterNotResident(f"adapter {digest.hex()} is to be loaded twice")
-        self._loads[digest] = self._thread.submit(self._read, load)
+        self._loads[digest] = self._thread.submit(self._read, load, self.table.fence())
 
     def settle(self) -> Settled:
         """Take in the loads that have ended."""
@@ -139,7 +140,7 @@ class Adapters:
     def _pieces(self, modules: Mapping[Place, SliceWeights]) -> tuple[int, ...]:
         return tuple(segment.nbytes for segment in self.table.segments(modules))
 
-    def _read(self, load: Load) -> Read:
+    def _read(self, load: Load, after: Fence) -> Read:
         """Runs on the loader's thread. Raises AdapterError for a blob that is missing or damaged, or
         of another base; ValueError for one that does not fit the model."""
         digest = load.digest
@@ -155,7 +156,7 @@ class Adapters:
         stored = quantised(modules) if self._int8 else modules
         asked, pieces = self._pieces(modules), self._pieces(stored)
         places = self._pool.buffers(pieces, load.extents, asked) if load.extents else None
-        return Read(self.table.prepare(stored, places), None if pieces == asked else pieces)
+        return Read(self.table.prepare(stored, places, after), None if pieces == asked else pieces)
 
 
 def _place(entry: ModuleEntry) -> Place:

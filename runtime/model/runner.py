@@ -16,6 +16,7 @@ from tenantry.adapters.store import LocalStore
 from tenantry.kernels.attention.layout import PageLayout
 from tenantry.kernels.capability import cpu_capability
 from tenantry.kernels.lora.table import LoraTable
+from tenantry.kernels.lora.transfer import CudaCopies
 from tenantry.kernels.ops import select_ops, warm_up
 from tenantry.runtime.cache.pool import make_pool
 from tenantry.runtime.config import EngineConfig
@@ -67,7 +68,8 @@ class ModelRunner:
             dtype=pages_dtype,
         )
         self.pool = make_pool(config, layout, shape.layers, ops.device)
-        table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device)
+        copies = CudaCopies() if ops.device == "cuda" else None
+        table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device, copies=copies)
         small = config.adapter_dtype == "int8"
         self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest, self.pool, small)
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)

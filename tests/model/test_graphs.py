@@ -65,9 +65,13 @@ class Mirror:
 class Table:
     def __init__(self) -> None:
         self.ranks, self.epoch, self.on_device = np.full(8, 16, np.int32), 0, object()
+        self.awaited: list[list[int | None]] = []
 
     def tensors(self) -> object:
         return self.on_device
+
+    def wait(self, slots: list[int | None]) -> None:
+        self.awaited.append(slots)
 
 
 class Slots:
@@ -125,6 +129,7 @@ def test_replays_of_any_mix_read_what_eager_reads(eager):
         output = graphs(mix)
         assert torch.equal(output.logits, expected.logits)
         assert len(output.finite) == len(mix)
+        assert eager.adapters.table.awaited[-1] == [None if r.adapter is None else r.adapter[0] for r in mix]
         own = {r.pages[r.start // PAGE] * PAGE + r.start % PAGE: r.tokens[0] for r in mix}
         assert eager.decoder.stored == own  # padding stores nothing
 
