@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Without a GPU Triton's kernels run through its interpreter, which it must know before it is imported.
+ifeq ($(wildcard /dev/nvidiactl),)
+export TRITON_INTERPRET := 1
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test lint bench bench-peers gpu soak chaos demo-model clean
 
@@ -38,7 +43,8 @@ bench-peers: $(STAMP) ## duels with vLLM and llama.cpp, installed into PEERS, a 
 	@$(BIN)/python -m benchmarks.peers_install $(PEERS) || echo "tenantry: going on without those that failed"
 	@$(BIN)/python -m benchmarks.run --only base --duels --no-peers --peers-dir $(PEERS) $(BENCH)
 
-gpu: $(STAMP) ## kernel tests and benchmarks on a CUDA device (Triton's interpreter without one)
+gpu: $(STAMP) ## compile all of Triton, then kernel tests and benchmarks on a CUDA device (interpreted without one)
+	@env -u TRITON_INTERPRET PYTHONPATH=.src $(BIN)/python -m benchmarks.gpu.compile
 	@$(BIN)/python -m pytest --confcutdir=tests/kernels tests/kernels
 	@PYTHONPATH=.src $(BIN)/python -m benchmarks.gpu $(GPU)
 

@@ -1,10 +1,6 @@
-"""A real PostgreSQL for every test that asks: one server per run, one freshly cloned database per test.
-
-Without a GPU, Triton's kernels run through its interpreter; triton must be told before anything imports it.
-"""
+"""A real PostgreSQL for every test that asks: one server per run, one freshly cloned database per test."""
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -19,9 +15,6 @@ from tenantry.platform.core import embedded
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.migrate import migrate
 from tenantry.platform.core.roles import APP, OWNER, SUPERUSER, ensure_roles
-
-if not Path("/dev/nvidiactl").exists():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 TEMPLATE = "tenantry_template"
 FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}

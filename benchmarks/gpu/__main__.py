@@ -5,13 +5,9 @@ mean nothing, and nothing is judged. Imports nothing of the platform, so that a 
 """
 
 import argparse
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-
-if not Path("/dev/nvidiactl").exists():
-    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
 import torch
 import triton
@@ -36,6 +32,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--out", type=Path, help="write the rows as JSON here, and the table beside it")
     a = parser.parse_args()
+    if not (REAL or triton.knobs.runtime.interpret):
+        parser.error("no CUDA device: TRITON_INTERPRET=1 must be in the environment, as `make gpu` puts it")
     name = torch.cuda.get_device_name() if REAL else f"no CUDA device: Triton's interpreter, {platform.machine()}"
     report = Report(name)
     print(f"{name}; torch {torch.__version__}, triton {triton.__version__}", flush=True)

@@ -1,12 +1,16 @@
 """The GPU's benchmarks through Triton's interpreter: the lines that a GPU will meet have run, and agree with fp64."""
 
 import pytest
+import triton
 
 from benchmarks.gpu import attention, lora
 from benchmarks.gpu.device import REAL, error
 from benchmarks.gpu.peers import PeerAbsent, load
 
-pytestmark = pytest.mark.skipif(REAL, reason="`make gpu` runs all of them on the device")
+pytestmark = [
+    pytest.mark.skipif(REAL, reason="`make gpu` runs all of them on the device"),
+    pytest.mark.skipif(not triton.knobs.runtime.interpret, reason="no TRITON_INTERPRET=1 in the environment"),
+]
 
 
 @pytest.fixture

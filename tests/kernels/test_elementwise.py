@@ -7,7 +7,10 @@ from tenantry.kernels.elementwise import cpu, gpu, reference
 from tenantry.kernels.testing import assert_close, poisoned
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-BACKENDS = [(cpu, "cpu", torch.float32), (gpu, DEVICE, torch.float32), (gpu, DEVICE, torch.float16)]
+BACKENDS = [
+    (cpu, "cpu", torch.float32),
+    *(pytest.param(gpu, DEVICE, dtype, marks=pytest.mark.triton) for dtype in (torch.float32, torch.float16)),
+]
 SIZES = [(1, 1), (3, 31), (2, 32), (5, 33), (4, 256), (0, 64), (1, 1500)]
 EPS = 1e-6
 

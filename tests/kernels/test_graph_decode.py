@@ -21,6 +21,7 @@ from tenantry.runtime.model.rope import Rope
 from tenantry.runtime.model.weights import DecoderWeights, LayerWeights
 from tenantry.runtime.plan import Draw, Row
 
+pytestmark = pytest.mark.triton
 REAL = torch.cuda.is_available()
 DEVICE, LAYERS, MOST = ("cuda", 3, 6) if REAL else ("cpu", 1, 2)
 PAGE, LONGEST = 8, 64

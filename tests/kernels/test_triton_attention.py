@@ -9,6 +9,7 @@ from tenantry.kernels.attention.plan import AttentionPlan, Capacity
 from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.testing import arena_pages, assert_close
 
+pytestmark = pytest.mark.triton
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

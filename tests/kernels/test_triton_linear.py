@@ -8,6 +8,7 @@ from tenantry.kernels.quant import gpu, schemes
 from tenantry.kernels.quant.linear import prepare_triton
 from tenantry.kernels.testing import assert_close
 
+pytestmark = pytest.mark.triton
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float16, torch.float32]
 SHAPES = [(8, 32), (80, 160), (113, 304)]

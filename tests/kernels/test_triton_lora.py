@@ -14,6 +14,7 @@ from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.quant.linear import TorchLinear, prepare_reference, prepare_triton
 from tenantry.kernels.testing import BATCHES, RANKS, Batch, assert_close, poisoned
 
+pytestmark = pytest.mark.triton
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SOME = (
     BATCHES if DEVICE == "cuda" else [b for b in BATCHES if b.name in ("all base", "base between", "runs", "empty")]

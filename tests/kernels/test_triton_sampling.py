@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tenantry.kernels.sampling import gpu, noise, packed, reference
 from tenantry.kernels.sampling.spec import DrawSpec, SampleResult
 
+pytestmark = pytest.mark.triton
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HISTORY = (3, 3, 5, 9, 9, 9, 77)
 CHUNK = 64
