@@ -30,7 +30,8 @@ from tenantry.kernels.sampling.spec import DrawSpec, SampleResult
 class Ops:
     """Operations of one device. On CPU activations are fp32 whatever the weights' dtype.
 
-    write_kv(k, v, pages, slots): see attention/reference.py, as for attention(q, pages, plan, scale).
+    write_kv(k, v, pages, slots), move_kv(pages, sources, targets): see attention/reference.py, as for
+    attention(q, pages, plan, scale).
     rotate_and_write(qkv, cos, sin, pages, slots, norms): see attention/rotary.py.
     apply_lora(x, y, layer, site, plan, table): see lora/reference.py; project(linear, x, ...): see lora/project.py.
     prepare_linear(weight, bias, scheme): see quant/linear.py; called once per layer at load.
@@ -41,6 +42,7 @@ class Ops:
     name: str
     device: str
     write_kv: Callable[[Tensor, Tensor, LayerPages, Tensor], None]
+    move_kv: Callable[[LayerPages, Tensor, Tensor], None]
     rotate_and_write: Callable[[Tensor, Tensor, Tensor, LayerPages, Tensor, HeadNorms | None], Tensor]
     attention: Callable[[Tensor, LayerPages, AttentionPlan, float], Tensor]
     apply_lora: Apply
@@ -55,6 +57,7 @@ REFERENCE = Ops(
     name="reference",
     device="cpu",
     write_kv=reference_attention.write_kv,
+    move_kv=reference_attention.move_kv,
     rotate_and_write=rotary.rotate_and_write,
     attention=reference_attention.attention,
     apply_lora=reference_lora.apply_lora,
@@ -77,7 +80,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
     if device == "cpu":
         from tenantry.kernels import pool
         from tenantry.kernels.attention import cpu as attention
-        from tenantry.kernels.attention import cpu_write
+        from tenantry.kernels.attention import cpu_move, cpu_write
         from tenantry.kernels.elementwise import cpu as elementwise
         from tenantry.kernels.lora import cpu as lora
         from tenantry.kernels.sampling import cpu as sampling
@@ -87,6 +90,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             name="cpu",
             device="cpu",
             write_kv=cpu_write.write_kv,
+            move_kv=cpu_move.move_kv,
             rotate_and_write=cpu_write.rotate_and_write,
             attention=attention.attention,
             apply_lora=lora.apply_lora,
@@ -98,7 +102,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
         )
     if device == "cuda":
         from tenantry.kernels.attention import gpu as attention_gpu
-        from tenantry.kernels.attention import gpu_write
+        from tenantry.kernels.attention import gpu_move, gpu_write
         from tenantry.kernels.elementwise import gpu as elementwise_gpu
         from tenantry.kernels.lora import gpu as lora_gpu
         from tenantry.kernels.sampling import gpu as sampling_gpu
@@ -107,6 +111,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             name="triton",
             device="cuda",
             write_kv=gpu_write.write_kv,
+            move_kv=gpu_move.move_kv,
             rotate_and_write=gpu_write.rotate_and_write,
             attention=attention_gpu.attention,
             apply_lora=lora_gpu.apply_lora,
@@ -130,6 +135,7 @@ def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "n
 
     pages = PageLayout(1, 32, 4, 0, kv).allocate(1, device)
     ops.write_kv(zeros(2, 1, 32), zeros(2, 1, 32), pages, torch.arange(2, device=device))
+    ops.move_kv(pages, torch.ones((1, 1), dtype=torch.int64, device=device), zeros(1, 1, dtype=torch.int64))
     ops.attention(zeros(2, 1, 32), pages, AttentionPlan.build([2], [2], [range(1)], 4, device), 1.0)
     table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights, device)
     module = SliceWeights(zeros(16, 32), zeros(64, 16), 16, 1.0)

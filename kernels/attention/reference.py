@@ -48,6 +48,21 @@ def write_kv(k: Tensor, v: Tensor, pages: LayerPages, slots: Tensor) -> None:
             store[page, :, offset], scales[page, :, offset] = quantise(x, scales.shape[-1], scales.dtype)
 
 
+def move_kv(pages: LayerPages, sources: Tensor, targets: Tensor) -> None:
+    """Copy what is stored at single positions, as it is: nothing is rounded again.
+
+    sources, targets: int64 [rows, moves] slots as for write_kv. A row's moves happen in order, from the left; no row
+    touches another's slots. A negative target is no move.
+    """
+    size = pages.page_size
+    for i in range(sources.shape[1]):
+        kept = targets[:, i] >= 0
+        source, target = sources[kept, i], targets[kept, i]
+        for store in (pages.k, pages.v, pages.k_scale, pages.v_scale):
+            if store is not None:
+                store[target // size, :, target % size] = store[source // size, :, source % size]
+
+
 def gather(store: Tensor, scales: Tensor | None, table: Tensor, length: int) -> Tensor:
     """One row's keys or values out of its pages.
 
