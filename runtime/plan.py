@@ -57,8 +57,9 @@ class Row(msgspec.Struct, frozen=True):
     covers every position up to the last. Positions before start are already in those pages. adapter: digest of
     the adapter, resident by the time the plan runs, or None. draw: None while a prompt is only partly computed.
     draft: guesses at what follows the last token, to be judged in this step; pages cover one position for each of
-    them after the row's own, and what is written there counts only as far as guesses stand. ahead: most tokens that
-    the runner may guess for the next step; pages cover those as well. Both only where draw is not None.
+    them after the row's own, node by node, and what stands of it lies at its own positions when the step has ended.
+    ahead: levels that the runner may guess for the next step, with `nodes` nodes at most (no more than levels: a
+    chain); pages cover one position for each node as well, after the tokens drawn. All only where draw is not None.
     """
 
     sequence: int
@@ -69,6 +70,7 @@ class Row(msgspec.Struct, frozen=True):
     draw: Draw | None
     draft: DraftTree | None = None
     ahead: int = 0
+    nodes: int = 0
 
 
 class Load(msgspec.Struct, frozen=True):

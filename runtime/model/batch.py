@@ -15,11 +15,17 @@ from torch import Tensor
 from tenantry.kernels.attention.plan import AttentionPlan
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.runtime.plan import Row
+from tenantry.runtime.speculative.tree import ancestor_masks, depths
 
 
 def draft_length(row: Row) -> int:
     """Nodes of a row's draft."""
     return 0 if row.draft is None else len(row.draft.tokens)
+
+
+def branches(row: Row) -> bool:
+    """Whether a row's draft is more than a chain, so that not every token sees all before it."""
+    return row.draft is not None and not row.draft.is_chain
 
 
 def row_lengths(rows: Sequence[Row]) -> list[int]:
@@ -31,7 +37,8 @@ def row_lengths(rows: Sequence[Row]) -> list[int]:
 class Batch:
     """tokens, positions, slots: int64 [T]; slots are where each token's keys and values go. attention, lora: the
     step's plans. last: int64 [draws], for each row that draws its last token and then the nodes of its draft.
-    drawing: indices of the rows that draw. A draft's nodes follow their row's own tokens."""
+    drawing: indices of the rows that draw. A draft's nodes follow their row's own tokens: each in a slot of its own,
+    in order, but at the position of its depth."""
 
     tokens: Tensor
     positions: Tensor
@@ -47,7 +54,8 @@ class Batch:
         whose pages do not cover their tokens."""
         q_lens = row_lengths(rows)
         lengths = [row.start + q_len for row, q_len in zip(rows, q_lens, strict=True)]
-        attention = AttentionPlan.build(q_lens, lengths, [row.pages for row in rows], page_size, device)
+        pages, masks = [row.pages for row in rows], _masks(rows, q_lens)
+        attention = AttentionPlan.build(q_lens, lengths, pages, page_size, device, masks)
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
@@ -61,6 +69,9 @@ class Batch:
                 positions += own
                 shift = row.pages[page] * page_size - begin
                 slots += range(own.start + shift, own.stop + shift)
+            if branches(row) and row.draft is not None:
+                base = row.start + len(row.tokens) - 1
+                positions[-len(row.draft.tokens) :] = [base + depth for depth in depths(row.draft)]
         drawing = tuple(i for i, row in enumerate(rows) if row.draw is not None)
         past = list(accumulate(q_lens))
         last = [at for i in drawing for at in range(past[i] - draft_length(rows[i]) - 1, past[i])]
@@ -70,3 +81,16 @@ class Batch:
             return made if device == "cpu" else made.to(device)
 
         return cls(ints(tokens), ints(positions), ints(slots), attention, lora, ints(last), drawing)
+
+
+def _masks(rows: Sequence[Row], q_lens: Sequence[int]) -> list[int] | None:
+    """What each token sees of its own row's, for rows whose drafts branch; None when none does."""
+    if not any(map(branches, rows)):
+        return None
+    masks: list[int] = []
+    for row, q_len in zip(rows, q_lens, strict=True):
+        if branches(row) and row.draft is not None:
+            masks += ancestor_masks(row.draft, len(row.tokens))
+        else:
+            masks += [0] * q_len
+    return masks

@@ -22,6 +22,7 @@ from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
+from tenantry.runtime.model.proposer import Proposal
 from tenantry.runtime.model.sampler import penalises, spec_of
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Draw, Row, RowResult, after
@@ -33,6 +34,8 @@ REMEMBERED = 4096  # sequences whose own KV is known; of others all before the r
 
 class Drafter:
     """directory: the draft model's. target: what it guesses for. The rest as the target has it."""
+
+    taps: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Drafter:
         self._ops = ops
         self._known: OrderedDict[int, int] = OrderedDict()
 
-    def follow(self, rows: Sequence[Row], results: Sequence[RowResult]) -> list[DraftTree | None]:
+    def follow(self, rows: Sequence[Row], results: Sequence[RowResult], taps: Tensor | None) -> list[Proposal | None]:
         """Compute what the target just did, then guess as far ahead as each row asks. Aligned with rows."""
         for row, result in zip(rows, results, strict=True):
             if row.sequence in self._known:
@@ -82,12 +85,12 @@ class Drafter:
             going = [j for j in going if guesses[j][-1] >= 0 and len(guesses[j]) < rows[alive[j]].ahead]
             if going:
                 logits = self._forward([self._next(caught_up[j], draws[j], guesses[j]) for j in going])
-        found: list[DraftTree | None] = [None] * len(rows)
+        found: list[Proposal | None] = [None] * len(rows)
         for j, i in enumerate(alive):
             tokens = guesses[j][:-1] if guesses[j] and guesses[j][-1] < 0 else guesses[j]
             self._remember(caught_up[j], max(0, len(tokens) - 1))
             if tokens:
-                found[i] = DraftTree.chain(tokens, kind=KIND)
+                found[i] = Proposal(DraftTree.chain(tokens, kind=KIND))
         return found
 
     def _behind(self, row: Row, result: RowResult) -> Row:

@@ -9,6 +9,7 @@ from time import perf_counter
 
 import msgspec
 import torch
+from torch import Tensor
 
 from tenantry.adapters.base_digest import digest_model
 from tenantry.adapters.room import Footprint
@@ -21,12 +22,14 @@ from tenantry.kernels.ops import select_ops, warm_up
 from tenantry.runtime.cache.pool import make_pool
 from tenantry.runtime.config import EngineConfig
 from tenantry.runtime.model.batch import row_lengths
+from tenantry.runtime.model.compaction import compact
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, Output, lora_sites
 from tenantry.runtime.model.drafter import Drafter
 from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
 from tenantry.runtime.model.lora import Adapters
+from tenantry.runtime.model.proposer import Proposer
 from tenantry.runtime.model.sampler import NOT_FINITE, draw_rows
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
@@ -72,7 +75,13 @@ class ModelRunner:
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device, copies=copies)
         small = config.adapter_dtype == "int8"
         self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest, self.pool, small)
-        self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, config.schedule.max_context, activation)
+        self._proposer: Proposer | None = None
+        draft, positions = parse(config.speculate).draft, config.schedule.max_context
+        if draft is not None:
+            pages = len(self.pool.layers[0].k)
+            self._proposer = Drafter(draft, shape, ops, layout, pages, dtype, positions, progress)
+        taps = self._proposer.taps if self._proposer is not None else ()
+        self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, positions, activation, taps)
         if progress:
             progress("kernels", 0, 1)
         warm_up(ops, dtype, pages_dtype, config.weights)
@@ -81,12 +90,6 @@ class ModelRunner:
         if ops.device == "cuda":
             limits = config.schedule
             self._forward = Graphed(self._forward, limits.max_running, limits.max_context, CudaCapture())
-        draft = parse(config.speculate).draft
-        self._drafter = None
-        if draft is not None:
-            positions = config.schedule.max_context
-            pages = len(self.pool.layers[0].k)
-            self._drafter = Drafter(draft, shape, ops, layout, pages, dtype, positions, progress)
 
     @property
     def block_bytes(self) -> int:
@@ -107,17 +110,17 @@ class ModelRunner:
         for digest in plan.evict:
             self.adapters.evict(digest)
         self.pool.move(plan.moves)
-        if self._drafter is not None:
-            self._drafter.pool.move(plan.moves)
+        if self._proposer is not None and self._proposer.pool is not None:
+            self._proposer.pool.move(plan.moves)
         for load in plan.load:
             self.adapters.start(load)
         began = perf_counter()
-        rows = self._compute(plan.rows) if plan.rows else ()
+        rows, taps = self._compute(plan.rows) if plan.rows else ((), None)
         computed = perf_counter()
-        if self._drafter is not None and rows:
-            proposals = self._drafter.follow(plan.rows, rows)
+        if self._proposer is not None and rows:
+            proposals = self._proposer.follow(plan.rows, rows, taps)
             rows = tuple(
-                row if proposal is None else msgspec.structs.replace(row, proposal=proposal)
+                row if proposal is None else msgspec.structs.replace(row, proposal=proposal.tree)
                 for row, proposal in zip(rows, proposals, strict=True)
             )
         guessed = perf_counter()
@@ -136,7 +139,8 @@ class ModelRunner:
         """The numbers behind a step, for comparison with other implementations: run() draws from these."""
         return self._forward(rows)
 
-    def _compute(self, rows: Sequence[Row]) -> tuple[RowResult, ...]:
+    def _compute(self, rows: Sequence[Row]) -> tuple[tuple[RowResult, ...], Tensor]:
+        """Results, with the KV of what they say in its place, and the hidden states that the proposer wants."""
         output = self.forward(rows)
         drawn = iter(draw_rows(self._ops, output.logits, [row for row in rows if row.draw is not None]))
         results = [RowResult() if row.draw is None else next(drawn) for row in rows]
@@ -145,7 +149,8 @@ class ModelRunner:
             for i, (row, fine) in enumerate(zip(rows, finite, strict=True)):
                 if not fine[: len(row.tokens)].all():  # a guess that overflows is no fault: it does not stand
                     results[i] = RowResult(fault=NOT_FINITE)
-        return tuple(results)
+        compact(self.pool, self._ops, rows, results)
+        return tuple(results), output.taps
 
 
 def _share_cores(threads: int) -> None:

@@ -39,11 +39,13 @@ class Batch:
                 return
         request = sequence.request
         draw = None
-        if end == total:
+        if end < total:
+            guess = NOTHING
+        else:
             sampling, prompt = request.submit.sampling, request.prompt_length
             forbidden = request.forbidden if total - prompt < sampling.min_tokens else ()
             draw = Draw(sampling, sequence.choice, total, prompt, tokens, forbidden)
-        draft, ahead = (guess.draft, guess.ahead) if draw is not None else (None, 0)
+        draft = guess.draft
         self.left -= end - start + (len(draft.tokens) if draft is not None else 0)
-        adapter = request.submit.adapter
-        self.rows.append(Row(sequence.id, tokens[start:end], start, lease.pages, adapter, draw, draft, ahead))
+        chunk, adapter = tokens[start:end], request.submit.adapter
+        self.rows.append(Row(sequence.id, chunk, start, lease.pages, adapter, draw, draft, guess.ahead, guess.nodes))

@@ -210,7 +210,7 @@ class Scheduler:
         for sequence in decoding:
             guess = guesses.get(sequence.id, NOTHING)
             nodes = len(guess.draft.tokens) if guess.draft is not None else 0
-            if guess is not NOTHING and (nodes > spare or not sequences.spread(sequence, nodes + 1 + guess.ahead)):
+            if guess is not NOTHING and (nodes > spare or not sequences.spread(sequence, nodes + 1 + guess.room)):
                 guess, nodes = NOTHING, 0
             spare -= nodes
             batch.add(sequence, guess)

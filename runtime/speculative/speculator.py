@@ -31,10 +31,16 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Guess(msgspec.Struct, frozen=True):
-    """What a sequence's next row carries: see plan.Row."""
+    """What a sequence's next row carries: see plan.Row. With fewer nodes than levels ahead, a chain is guessed."""
 
     draft: DraftTree | None = None
     ahead: int = 0
+    nodes: int = 0
+
+    @property
+    def room(self) -> int:
+        """Positions that guesses for the step after the next one take."""
+        return max(self.ahead, self.nodes)
 
 
 NOTHING = Guess()

@@ -70,6 +70,19 @@ def path(tree: DraftTree, node: int) -> list[int]:
     return found[::-1]
 
 
+def walk(tree: DraftTree, tokens: Sequence[int]) -> list[int]:
+    """Node indices along `tokens` from the root down, as far as the tree goes with them."""
+    place = {edge: node for node, edge in enumerate(zip(tree.parents, tree.tokens, strict=True))}
+    at, found = ROOT, []
+    for token in tokens:
+        following = place.get((at, token))
+        if following is None:
+            break
+        found.append(following)
+        at = following
+    return found
+
+
 def ancestor_masks(tree: DraftTree, before: int) -> list[int]:
     """What each query of a row sees of the row's own queries, as bits; own bit set.
 

@@ -136,13 +136,13 @@ def test_kv_after_a_draft_is_that_of_plain_decoding(world, serve):
 def test_a_rejected_guess_is_not_taken_for_the_drafts_own_text(world):
     """A step that asks for no guesses leaves rejected ones behind; the next guesses do not build on them."""
     _, guessing, _ = world
-    drafter = guessing._drafter
+    drafter = guessing._proposer
     draw = Draw(Sampling(max_tokens=50, temperature=0.0), 0, 6, 3, [5, 6, 7, 8, 9, 10])
     pages = list(range(12))
-    drafter.follow([Row(77, (5, 6, 7, 8, 9, 10), 0, pages, None, draw, None, 4)], [RowResult((11,))])
+    drafter.follow([Row(77, (5, 6, 7, 8, 9, 10), 0, pages, None, draw, None, 4)], [RowResult((11,))], None)
     assert drafter._known[77] == 7 + 3  # the text, and three of four guesses
     judged = Row(77, (11,), 6, pages, None, after(draw, (11,)), DraftTree.chain([90, 91, 92, 93], kind="draft"))
-    drafter.follow([judged], [RowResult((12,), accepted=0)])
+    drafter.follow([judged], [RowResult((12,), accepted=0)], None)
     assert drafter._known[77] == 7
-    drafter.follow([Row(77, (40, 41), 2, pages, None, None)], [RowResult()])
+    drafter.follow([Row(77, (40, 41), 2, pages, None, None)], [RowResult()], None)
     assert drafter._known[77] == 4, "computed again from position 2 on other pages"
