@@ -23,8 +23,8 @@ from tenantry.adapters.manifest import BaseSpec
 from tenantry.adapters.store import LocalStore
 from tenantry.adapters.validate import validate
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.model.driver import Driver, Track
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.model.testing import Driver, Track
 
 PROMPT = 512
 CHUNK = 256  # the server's default token budget

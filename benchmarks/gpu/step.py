@@ -19,8 +19,8 @@ from tenantry.adapters.base_digest import digest_model
 from tenantry.adapters.manifest import SITES, ModuleEntry
 from tenantry.adapters.store import LocalStore
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.model.driver import Driver
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.model.testing import Driver
 
 ROWS, CONTEXT, STEPS = (64, 2048, 40) if REAL else (3, 32, 2)
 ADAPTERS, RANK = ROWS, 16

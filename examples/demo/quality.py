@@ -24,8 +24,8 @@ from tenantry.adapters.manifest import BaseSpec
 from tenantry.adapters.store import LocalStore
 from tenantry.adapters.validate import validate
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.model.driver import GREEDY, Driver, Track
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.model.testing import GREEDY, Driver, Track
 from tenantry.runtime.plan import Draw
 
 SEED = 7

@@ -53,7 +53,11 @@ class ModelConfig:
     def from_directory(cls, directory: Path) -> Self:
         """Read config.json, and generation_config.json for the end tokens if it is there.
         Raises ModelUnsupported naming the field that is missing, malformed or not supported."""
-        fields = Fields(_read_object(directory / "config.json"))
+        return cls.from_fields(Fields(_read_object(directory / "config.json")), directory)
+
+    @classmethod
+    def from_fields(cls, fields: Fields, directory: Path) -> Self:
+        """As from_directory, of config.json's fields less those that the caller has taken for itself."""
         family = fields.text("model_type", "none")
         if family not in FAMILIES:
             raise ModelUnsupported("model_type", f"{family!r} is not supported; {', '.join(FAMILIES)} are")

@@ -17,8 +17,8 @@ from tenantry.adapters.manifest import BaseSpec
 from tenantry.adapters.store import LocalStore
 from tenantry.adapters.validate import validate
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.model.driver import Driver
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.model.testing import Driver
 
 LLAMA3 = {
     "rope_type": "llama3",

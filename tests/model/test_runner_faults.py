@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from tenantry.adapters import canonical
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.model.driver import Driver
 from tenantry.runtime.model.errors import AdapterNotResident, ModelUnsupported
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.model.testing import Driver
 from tenantry.runtime.plan import Load, StepPlan
 
 POISON = 50

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tenantry.runtime.messages import Sampling
-from tenantry.runtime.model.testing import Driver
+from tenantry.runtime.model.driver import Driver
 from tenantry.runtime.plan import Row, StepPlan
 from tenantry.runtime.speculative.tree import ROOT, DraftTree, depths
 

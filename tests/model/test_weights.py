@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 from tenantry.kernels.ops import select_ops
 from tenantry.kernels.quant.schemes import SCHEMES
 from tenantry.runtime.model.config import ModelConfig
+from tenantry.runtime.model.driver import Driver
 from tenantry.runtime.model.errors import WeightsInvalid
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.model.testing import Driver
 from tenantry.runtime.model.weights import load_weights
 
 PROMPTS = [[1, 2, 3], [4] * 9]

@@ -1,6 +1,7 @@
-"""A scheduler of fifty lines for tests and benchmarks: plans by hand, pages in order, nothing shared or evicted.
+"""A scheduler of fifty lines for training, tests and benchmarks: plans by hand, pages in order, nothing shared.
 
-Owns no product behaviour. It drives a ModelRunner through its one door, so that what is compared is what is served.
+It drives a ModelRunner through its one door, so that what is learned or compared is what is served. It must not be
+used to serve: nothing is fair, evicted or bounded.
 """
 
 import time

@@ -1,0 +1,182 @@
+"""EAGLE heads (Li et al. 2024, 2025): one decoder layer that guesses the target's next feature, and a token from it.
+
+Owns the head's weights and its layer's pages. Loads what the published code saves: EAGLE's `fc`, `layers.0` without a
+norm before it and the target's own head; EAGLE-3's `fc` over three of the target's hidden states, `midlayer`, `norm`,
+`lm_head` over a vocabulary of its own and `d2t` (how far each of its ids is from the target's). Position i of its KV
+holds the target's feature of position i together with the token at i + 1, as there.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tenantry.kernels.attention.layout import PageLayout
+from tenantry.kernels.lora.table import LoraTable
+from tenantry.kernels.ops import Ops
+from tenantry.runtime.model.batch import Batch, row_lengths
+from tenantry.runtime.model.config import ModelConfig
+from tenantry.runtime.model.decoder import lora_sites
+from tenantry.runtime.model.errors import ModelUnsupported
+from tenantry.runtime.model.heads.files import HeadTensors, read_fields
+from tenantry.runtime.model.heads.head import Frontier, Level, Target, Text
+from tenantry.runtime.model.heads.layer_files import check, own_pool, take_layer
+from tenantry.runtime.model.layer import Layers
+from tenantry.runtime.plan import Row
+from tenantry.runtime.speculative.tree import ROOT, DraftTree
+
+KIND = "eagle"
+DEEPEST = 8  # the published code expands 5 to 8 levels; nothing in the weights says how many
+EMBEDDING, HEAD, IDS = "embed_tokens.weight", "lm_head.weight", "d2t"
+FIRST, THIRD = "layers.0", "midlayer"  # where the two generations keep their layer
+
+
+class Eagle:
+    """layout: of the target's pages. positions: how many the rotary tables cover. Raises ModelUnsupported or
+    WeightsInvalid, which names what does not fit the target."""
+
+    kind = KIND
+    deepest = DEEPEST
+
+    def __init__(
+        self,
+        directory: Path,
+        target: Target,
+        ops: Ops,
+        layout: PageLayout,
+        pages: int,
+        dtype: torch.dtype,
+        positions: int,
+    ) -> None:
+        fields = read_fields(directory)
+        draft_vocab = fields.size("draft_vocab_size", target.config.vocab)
+        fields.only("target_hidden_size", target.config.hidden)
+        fields.ignore(["bias"])  # which layers have one, the tensors say
+        config = ModelConfig.from_fields(fields, directory)
+        hidden, last = config.hidden, target.config.layers
+        check(config, target.config)
+        tensors = HeadTensors(directory, ops.device)
+        third = f"{THIRD}.hidden_norm.weight" in tensors
+        if third and last < 3:
+            raise ModelUnsupported("num_hidden_layers", "EAGLE-3 reads a target of three layers or more")
+        self.taps = (2, last // 2, last - 3) if third else (last,)
+
+        def vector(name: str) -> Tensor:
+            return tensors.take(name, (hidden,), torch.float32)
+
+        at, columns = (THIRD, 2 * hidden) if third else (FIRST, hidden)
+        self._layer = take_layer(tensors, at, config, dtype, ops, columns, normed=third)
+        self._hidden_norm = vector(f"{THIRD}.hidden_norm.weight") if third else None
+        self._norm = vector("norm.weight") if third else None
+        bias = vector("fc.bias") if "fc.bias" in tensors else None
+        joined = len(self.taps) * hidden if third else 2 * hidden
+        self._fc = ops.prepare_linear(tensors.take("fc.weight", (hidden, joined), dtype), bias)
+        self._embedding, self._head, self._ids = target.weights.embedding, target.weights.head, None
+        if EMBEDDING in tensors:
+            self._embedding = tensors.take(EMBEDDING, (config.vocab, hidden), dtype)
+        if HEAD in tensors:
+            self._head = ops.prepare_linear(tensors.take(HEAD, (draft_vocab, hidden), dtype))
+        if IDS in tensors:
+            self._ids = tensors.take(IDS, (draft_vocab,), torch.int64) + torch.arange(draft_vocab, device=ops.device)
+            if not 0 <= int(self._ids.min()) <= int(self._ids.max()) < config.vocab:
+                raise ModelUnsupported(IDS, "leads to tokens that the target does not have")
+        elif draft_vocab != config.vocab:
+            raise ModelUnsupported("draft_vocab_size", f"without {IDS} nothing says which tokens the head knows")
+        tensors.ignore(["t2d"])  # the inverse of d2t
+        tensors.close()
+        self.pool = own_pool(config, layout, pages, ops.device)
+        table = LoraTable(1, lora_sites(config), dtype, ops.device)
+        self.table = None if third else table  # q, k and v of the third generation are wider than adapters know
+        self._layers = Layers(config, (self._layer,), ops, self.pool.layers, table, positions)
+        self._vocab, self._device = config.vocab, ops.device
+        self._expanded: list[_Expanded] = []
+
+    @torch.inference_mode()
+    def follow(self, text: Text) -> Level:
+        inputs = self._inputs(text.features)
+        past = torch.tensor(row_lengths(text.rows)).cumsum(0)
+        ends = past[list(text.guessing)] - 1
+        self._expanded = [_Expanded([], [inputs[end : end + 1]]) for end in ends.tolist()]
+        return self._level(self._forward(text.rows, text.slots, inputs)[ends])
+
+    @torch.inference_mode()
+    def expand(self, text: Text, frontier: Frontier) -> Level:
+        """A chain goes on from what its pages hold. Of a tree all is computed again with the new nodes, since a
+        query sees everything that was computed before its own step, other branches too."""
+        for n, (owner, path) in enumerate(zip(frontier.owner, frontier.paths, strict=True)):
+            self._expanded[owner].add(path, frontier.states[n : n + 1])
+        rows: list[Row] = []
+        inputs: list[Tensor] = []
+        wanted: list[int] = []
+        count = 0
+        owners = list(dict.fromkeys(frontier.owner))
+        for owner in owners:
+            known, new = self._expanded[owner], list(frontier.owner).count(owner)
+            row = text.rows[text.guessing[owner]]
+            root = row.start + len(row.tokens) - 1
+            if known.is_chain:
+                tokens: Sequence[int] = known.paths[-1][-1:]
+                rows.append(msgspec.structs.replace(row, tokens=tokens, start=root + len(known.paths)))
+                inputs += known.inputs[-1:]
+            else:
+                tree = known.tree()
+                rows.append(msgspec.structs.replace(row, tokens=row.tokens[-1:], start=root, draft=tree))
+                inputs += known.inputs
+            count += row_lengths(rows[-1:])[0]
+            wanted += range(count - new, count)
+        slots = [text.slots[text.guessing[owner]] for owner in owners]
+        return self._level(self._forward(rows, slots, torch.cat(inputs))[wanted])
+
+    def _inputs(self, features: Tensor) -> Tensor:
+        """The target's features as the layer takes them, and as it gives them: [T, hidden]."""
+        return features if self._hidden_norm is None else self._fc(features)
+
+    def _forward(self, rows: Sequence[Row], slots: Sequence[int | None], inputs: Tensor) -> Tensor:
+        """inputs: [T, hidden], of the target or guessed. Returns [T, hidden]."""
+        lora = None
+        if self.table is not None and any(slot is not None for slot in slots):
+            lora = self.table.plan(slots, row_lengths(rows))
+        batch = Batch.build(rows, self.pool.layout.page_size, lora, self._device)
+        tokens = functional.embedding(batch.tokens, self._embedding).float()
+        cos, sin = self._layers.angles(batch)
+        norm = self._layers.norm
+        if self._hidden_norm is None:
+            x = hidden = self._fc(torch.cat((tokens, inputs), -1))
+        else:
+            hidden = inputs.clone()
+            x = torch.cat((norm(tokens, self._layer.input_norm), norm(hidden, self._hidden_norm)), -1)
+        change = self._layers.attend(0, x, batch, cos, sin)
+        change = self._layers.mlp(0, norm(hidden, self._layer.post_norm, change), batch)
+        return hidden + change
+
+    def _level(self, states: Tensor) -> Level:
+        logits = self._head(states if self._norm is None else self._layers.norm(states, self._norm)).float()
+        if self._ids is not None:
+            known = logits
+            logits = logits.new_full((len(known), self._vocab), -torch.inf)  # other tokens are never guessed
+            logits[:, self._ids] = known
+        return Level(states, logits)
+
+
+class _Expanded:
+    """The guesses of one row that the head has gone on from: what it read at each of them, the text's last token
+    first."""
+
+    def __init__(self, paths: list[tuple[int, ...]], inputs: list[Tensor]) -> None:
+        self.paths, self.inputs = paths, inputs
+
+    def add(self, path: tuple[int, ...], state: Tensor) -> None:
+        self.paths.append(path)
+        self.inputs.append(state)
+
+    @property
+    def is_chain(self) -> bool:
+        return all(path == self.paths[-1][: i + 1] for i, path in enumerate(self.paths))
+
+    def tree(self) -> DraftTree:
+        place = {path: i for i, path in enumerate(self.paths)}
+        parents = tuple(place.get(path[:-1], ROOT) for path in self.paths)
+        return DraftTree(tuple(path[-1] for path in self.paths), parents)
