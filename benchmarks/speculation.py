@@ -163,7 +163,7 @@ def main() -> None:
 
 def row(a, kind, batch, word, option, depth, plain, timed, store, digests, text) -> None:
     choice = parse(option, depth)
-    speculator = Speculator(choice.ngram, "draft" if choice.draft else "", depth)
+    speculator = Speculator(choice.ngram, choice.model, depth)
     ratios, off, on = [], Score(), Score()
     plain.plain, plain.steps = [], 0
     for turn in range(a.rounds + 1):

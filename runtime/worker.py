@@ -243,8 +243,7 @@ def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
 
 def _speculator(config: EngineConfig) -> Speculator | None:
     speculation = parse(config.speculate, config.speculate_depth)
-    kind = "draft" if speculation.draft is not None else ""
-    return Speculator(speculation.ngram, kind, speculation.depth) if speculation.on else None
+    return Speculator(speculation.ngram, speculation.model, speculation.depth) if speculation.on else None
 
 
 def _scripted(config: EngineConfig, text: TextModel, journal: JournalWriter) -> Engine:

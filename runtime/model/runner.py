@@ -25,11 +25,11 @@ from tenantry.runtime.model.batch import row_lengths
 from tenantry.runtime.model.compaction import compact
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, Output, lora_sites
-from tenantry.runtime.model.drafter import Drafter
 from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
+from tenantry.runtime.model.heads.head import Target
 from tenantry.runtime.model.lora import Adapters
-from tenantry.runtime.model.proposer import Proposer
+from tenantry.runtime.model.proposers import make_proposer
 from tenantry.runtime.model.sampler import NOT_FINITE, draw_rows
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
@@ -75,11 +75,10 @@ class ModelRunner:
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device, copies=copies)
         small = config.adapter_dtype == "int8"
         self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest, self.pool, small)
-        self._proposer: Proposer | None = None
-        draft, positions = parse(config.speculate).draft, config.schedule.max_context
-        if draft is not None:
-            pages = len(self.pool.layers[0].k)
-            self._proposer = Drafter(draft, shape, ops, layout, pages, dtype, positions, progress)
+        target, pages, positions = Target(shape, weights), len(self.pool.layers[0].k), config.schedule.max_context
+        self._proposer = make_proposer(
+            parse(config.speculate), target, ops, layout, pages, dtype, positions, progress
+        )
         taps = self._proposer.taps if self._proposer is not None else ()
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, positions, activation, taps)
         if progress:

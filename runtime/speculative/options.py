@@ -1,4 +1,4 @@
-"""What `--speculate` says: off, ngram, draft:DIRECTORY, or auto (ngram, and the draft model where one is given).
+"""What `--speculate` says: off, ngram, a KIND:DIRECTORY of the model's own proposer, or auto (ngram beside one).
 
 Owns the words of that one option. It must not know how guessing is done.
 """
@@ -8,35 +8,37 @@ from pathlib import Path
 
 from tenantry.runtime.errors import InvalidRequest
 
-WORDS = "off, ngram, draft:DIRECTORY, auto or auto:DIRECTORY"
+KINDS = ("draft", "medusa", "eagle", "clover")
+WORDS = f"off, ngram, KIND:DIRECTORY, auto, auto:DIRECTORY or auto:KIND:DIRECTORY with {', '.join(KINDS)} as KIND"
 
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """ngram: guess from texts. draft: directory of a smaller model of the same tokenizer, or None. depth: guess this
-    many tokens always, 0 to let measurements decide."""
+    """ngram: guess from texts. model: kind of the proposer beside the model, one of KINDS, or "" for none.
+    directory: where that lies. depth: guess this many tokens always, 0 to let measurements decide."""
 
     ngram: bool = False
-    draft: Path | None = None
+    model: str = ""
+    directory: Path | None = None
     depth: int = 0
 
     @property
     def on(self) -> bool:
-        return self.ngram or self.draft is not None
+        return self.ngram or bool(self.model)
 
 
 def parse(option: str, depth: int = 0) -> Speculation:
     """Raises InvalidRequest, which names `speculate`."""
-    word, colon, rest = option.partition(":")
-    path = Path(rest) if rest else None
-    known = {
-        "off": path is None and not colon,
-        "ngram": path is None and not colon,
-        "draft": path is not None,
-        "auto": path is not None or not colon,
-    }
-    if not known.get(word, False):
-        raise InvalidRequest("speculate", f"{option!r} is not {WORDS}")
     if not 0 <= depth <= 32:
         raise InvalidRequest("speculate_depth", "0 to 32 tokens")
-    return Speculation(word in ("ngram", "auto"), path, depth)
+    if option == "off":
+        return Speculation(depth=depth)
+    if option in ("ngram", "auto"):
+        return Speculation(ngram=True, depth=depth)
+    both = option.startswith("auto:")
+    kind, colon, directory = option.removeprefix("auto:").partition(":")
+    if both and not colon:  # of a draft model, which needs no word
+        kind, directory = "draft", kind
+    if kind not in KINDS or not directory:
+        raise InvalidRequest("speculate", f"{option!r} is not {WORDS}")
+    return Speculation(both, kind, Path(directory), depth)

@@ -59,11 +59,20 @@ class Head(Protocol):
     own keys and values, under the target's page ids; None for a head without any. table: adapters of its layer; None
     where it has none that could be adapted."""
 
-    kind: str
-    taps: tuple[int, ...]
-    deepest: int
-    pool: KvPool | None
-    table: LoraTable | None
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def taps(self) -> tuple[int, ...]: ...
+
+    @property
+    def deepest(self) -> int: ...
+
+    @property
+    def pool(self) -> KvPool | None: ...
+
+    @property
+    def table(self) -> LoraTable | None: ...
 
     def follow(self, text: Text) -> Level:
         """Compute the text's positions; one entry for each row to guess for."""
