@@ -66,11 +66,11 @@ class Corpus:
             lengths, prompts = file.get_tensor("lengths").tolist(), file.get_tensor("prompts").tolist()
             self._shards.append(_Shard(file, [0, *accumulate(lengths)], prompts))
 
-    def epoch(self, size: int, seed: int) -> Iterator[Batch]:
-        """All texts once, `size` at a time, in an order that the seed decides."""
+    def epoch(self, size: int, seed: int, skipped: int = 0) -> Iterator[Batch]:
+        """All texts once, `size` at a time, in an order that the seed decides; but the first `skipped` batches."""
         order = list(range(self.texts))
         random.Random(f"order:{seed}").shuffle(order)
-        for first in range(0, self.texts, size):
+        for first in range(skipped * size, self.texts, size):
             yield self.batch(order[first : first + size])
 
     def batch(self, texts: Sequence[int]) -> Batch:

@@ -71,30 +71,35 @@ class Training:
         self._module: Any = trainee
         parameters = [p for p in trainee.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(parameters, lr=config.rate, betas=(0.9, 0.95), weight_decay=0.01)
-        self.steps, self.done = config.epochs * -(-texts.texts // config.batch), 0
+        self._per_epoch = -(-texts.texts // config.batch)
+        self.steps, self.done = config.epochs * self._per_epoch, 0
         if self._path.exists():
             self._resume()
 
     def run(self, tell: Tell) -> None:
-        config, module = self._config, self._module
-        step = 0
-        for epoch in range(config.epochs):
-            for batch in self._texts.epoch(config.batch, config.seed + epoch):
-                step += 1
-                if step <= self.done:
-                    continue
-                for group in self._optimizer.param_groups:
-                    group["lr"] = config.rate * _share(step, self.steps)
-                loss = loss_of(module, batch, config.levels)
-                loss.total.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
-                self.done = step
-                tell(step, self.steps, loss.total.item(), loss.right)
-                if step % EVERY == 0:
+        """All steps that are left."""
+        config = self._config
+        while self.done < self.steps:
+            epoch, first = divmod(self.done, self._per_epoch)
+            for batch in self._texts.epoch(config.batch, config.seed + epoch, first):
+                loss = self._step(batch)
+                tell(self.done, self.steps, loss.total.item(), loss.right)
+                if self.done % EVERY == 0:
                     self.save()
         self.save()
+
+    def _step(self, batch: corpus.Batch) -> Loss:
+        self.done += 1
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.rate * _share(self.done, self.steps)
+        loss = loss_of(self._module, batch, self._config.levels)
+        if not loss.right:  # answers of a single token: there is nothing to guess
+            return loss
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._module.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss
 
     def save(self) -> None:
         """Weights, and AdamW's two moments of each; replaces the last checkpoint at once."""

@@ -18,6 +18,7 @@ from tenantry.adapters.store import LocalStore
 from tenantry.adapters.validate import validate
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
 from tenantry.runtime.errors import InvalidRequest
+from tenantry.runtime.messages import Sampling
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.driver import Driver
 from tenantry.runtime.model.runner import ModelRunner
@@ -25,6 +26,8 @@ from tenantry.runtime.training.config import TrainConfig
 from tenantry.runtime.training.prompts import Prompt
 
 PAGE = 16
+SPARE = 8  # positions beyond a text's end that guesses may take
+GREEDY = Sampling(max_tokens=1 << 20, temperature=0.0)
 
 
 class TrainingTarget:
@@ -32,6 +35,7 @@ class TrainingTarget:
 
     def __init__(self, config: TrainConfig, blobs: Path, texts: int, length: int, speculate: str = "off") -> None:
         """blobs: where the adapters' canonical form goes. Raises InvalidRequest or ModelError."""
+        self.texts, self.pages_each = texts, -(-(length + SPARE) // PAGE)
         store = LocalStore(blobs)
         self._digests = store_adapters(config.model, config.adapters, store)
         engine = EngineConfig(
@@ -44,8 +48,8 @@ class TrainingTarget:
             device=config.device,
             threads=config.threads,
             speculate=speculate,
-            cache=CacheConfig(page_size=PAGE, pages=texts * (-(-length // PAGE) + 1)),
-            schedule=ScheduleConfig(max_running=texts, max_context=length),
+            cache=CacheConfig(page_size=PAGE, pages=texts * self.pages_each),
+            schedule=ScheduleConfig(max_running=texts, max_context=length + SPARE),
         )
         self.runner = ModelRunner(engine)
         self._driver = Driver(self.runner)
@@ -106,7 +110,7 @@ def longest(config: TrainConfig, prompts: Sequence[Prompt]) -> int:
     """Tokens that the longest text may take. Raises InvalidRequest where the model has no such positions."""
     most = max(len(prompt.ids) for prompt in prompts) + config.tokens
     context = ModelConfig.from_directory(config.model).max_context
-    if most > context:
+    if most + SPARE > context:
         raise InvalidRequest(
             "tokens", f"a prompt and its continuation take {most} of the model's {context} positions"
         )

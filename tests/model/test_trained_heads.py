@@ -1,0 +1,198 @@
+"""Heads from prompts to guesses: trained by the command's own process on a tiny model, served by the runner."""
+
+import dataclasses
+import json
+import random
+import shutil
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from tenantry.runtime.errors import InvalidRequest
+from tenantry.runtime.messages import Sampling
+from tenantry.runtime.model.driver import Driver
+from tenantry.runtime.model.runner import ModelRunner
+from tenantry.runtime.plan import StepPlan
+from tenantry.runtime.training import loop
+from tenantry.runtime.training.__main__ import train
+from tenantry.runtime.training.config import TrainConfig
+from tenantry.runtime.training.target import TrainingTarget
+
+KINDS = ("medusa", "eagle", "clover")
+SAMPLINGS = {
+    "greedy": {"temperature": 0.0},
+    "temperature": {"temperature": 1.0},
+    "filters": {"temperature": 0.9, "top_p": 0.8, "top_k": 30, "min_p": 0.01},
+    "penalties": {"temperature": 0.7, "repetition_penalty": 1.3, "presence_penalty": 0.4, "min_tokens": 20},
+    "logprobs": {"temperature": 0.5, "logprobs": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def base(bases, tmp_path_factory):
+    """The tiny model with a tokenizer of its own: words w0 to w100, of which w7 ends a text."""
+    folder = tmp_path_factory.mktemp("trained") / "base"
+    shutil.copytree(bases("llama"), folder)
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(101)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(make_adapter):
+    folder = make_adapter("llama", seed=4, r=4)
+    (folder / "README.md").unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def asked(base, adapter):
+    """(ids, adapter's name or None) of the prompts that are learned from, and their file."""
+    rng = random.Random(1)
+    found = [
+        ([rng.randrange(8, 101) for _ in range(rng.randrange(2, 20))], (None, adapter.name)[i % 2]) for i in range(12)
+    ]
+    path = base.parent / "prompts.jsonl"
+    lines = [{"prompt": " ".join(f"w{t}" for t in ids)} | ({"adapter": name} if name else {}) for ids, name in found]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return found, path
+
+
+def settings(kind, base, adapter, asked, out, **changes):
+    given = {
+        "levels": 4, "tokens": 24, "held_out": 0.05, "epochs": 25, "batch": 4, "own_heads": kind == "medusa",
+        "rate": 3e-3, "dtype": "float32", "kv_dtype": "native",
+    }  # fmt: skip
+    return TrainConfig(kind=kind, model=base, prompts=asked[1], out=out, adapters=(adapter,), **given | changes)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(request, base, adapter, asked):
+    """(kind, folder) of a head that has learned every prompt but one."""
+    out = base.parent / request.param
+    train(settings(request.param, base, adapter, asked, out))
+    return request.param, out
+
+
+@pytest.fixture(scope="module")
+def guessing(trained, base, engine_config):
+    kind, folder = trained
+    config = dataclasses.replace(engine_config, model_dir=base, speculate=f"{kind}:{folder}")
+    runner = ModelRunner(config)
+    yield runner
+    runner.close()
+
+
+def guided(runner, tracks, tokens, ahead, nodes, chunk=None):
+    """Driver.generate with guesses in every step, chains or (nodes > ahead) trees. Returns guesses that stood, and
+    verdicts."""
+    driver, drafts, stood, judged = Driver(runner), {}, 0, 0
+    while live := [t for t in tracks if len(t.generated) < tokens]:
+        rows = []
+        for track in live:
+            row, draft = driver.row(track, chunk), drafts.pop(id(track), None)
+            room = len(track.tokens) + 1 + 2 * max(ahead, nodes)
+            while len(track.pages) * driver.page_size < room:
+                track.pages.append(driver._next_page)
+                driver._next_page += 1
+            if row.draw is not None:
+                row = msgspec.structs.replace(row, draft=draft, ahead=ahead, nodes=nodes)
+            rows.append(row)
+        for track, row, result in zip(live, rows, runner.run(StepPlan(0, tuple(rows))).rows, strict=True):
+            assert result.fault is None
+            track.computed += len(row.tokens) + result.accepted
+            track.tokens += result.tokens
+            track.logprobs += result.logprobs or ()
+            stood, judged = stood + result.accepted, judged + (row.draft is not None)
+            if result.proposal is not None:
+                result.proposal.check()
+                drafts[id(track)] = result.proposal
+    return stood, judged
+
+
+@pytest.mark.parametrize(
+    ("sampling", "nodes"),
+    [("greedy", 0), ("greedy", 12), ("temperature", 12), ("filters", 0), ("penalties", 12), ("logprobs", 12)],
+)
+def test_guesses_change_no_token(guessing, serve, adapter, asked, sampling, nodes):
+    plain = serve("llama")
+    digests = {None: None, adapter.name: plain.add(adapter)}
+    if not guessing.adapters.resident:
+        Driver(guessing).load(digests[adapter.name])
+    made = []
+    for driver in (plain.driver, Driver(guessing)):
+        options = [Sampling(max_tokens=99, seed=i, **SAMPLINGS[sampling]) for i in range(8)]
+        made.append([driver.track(ids, digests[name], s) for (ids, name), s in zip(asked[0], options, strict=False)])
+    plain.driver.generate(made[0], 24)
+    stood, judged = guided(guessing, made[1], 24, ahead=4, nodes=nodes, chunk=7)
+    assert judged > 0
+    if sampling == "greedy":
+        assert stood / judged > 0.25, "what was learned is guessed"
+    for mine, theirs in zip(made[1], made[0], strict=True):
+        assert mine.generated[:24] == theirs.generated[:24]
+        for entry, expected in zip(mine.logprobs, theirs.logprobs, strict=False):
+            assert entry.token == expected.token
+            assert entry.logprob == pytest.approx(expected.logprob, abs=1e-5)
+
+
+def test_the_evaluation_is_of_prompts_that_were_not_learned(trained):
+    _, folder = trained
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["all"]["prompts"] == 1
+    assert 1 <= found["all"]["tokens_per_step"] <= 5
+    assert all(0 <= rate <= 1 for rate in found["all"]["acceptance"])
+
+
+def test_a_run_goes_on_from_its_checkpoint_to_the_same_weights(base, adapter, asked, trained, monkeypatch):
+    """Stopped in the middle of training, with its texts already made."""
+    kind, folder = trained
+    out = base.parent / f"{kind}-stopped"
+    config = settings(kind, base, adapter, asked, out)
+    monkeypatch.setattr(loop, "EVERY", 5)
+    step = loop.Training._step
+
+    def stop_at_8(self, batch):
+        if self.done == 8:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(loop.Training, "_step", stop_at_8)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert not (out / "config.json").exists(), "a head that is half trained is not one to serve"
+    monkeypatch.setattr(loop.Training, "_step", step)
+    monkeypatch.setattr(TrainingTarget, "continuations", None)  # what was made is not made again
+    train(config)
+    (name,) = (path.name for path in folder.glob("*.safetensors"))
+    for key, value in load_file(folder / name).items():
+        assert torch.equal(value, load_file(out / name)[key]), key
+
+
+def test_another_run_in_the_same_folder_is_refused(base, adapter, asked, trained):
+    kind, folder = trained
+    with pytest.raises(InvalidRequest, match="holds a run with other settings"):
+        train(settings(kind, base, adapter, asked, folder, rate=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("", "holds none"),
+        ('{"prompt": "w1"}\n{"prompt": "w1", "adapter": "who"}', "line 2: adapter 'who' was not given"),
+        ('{"prompt": "w1", "text": "w2"}', "line 1: there is no field 'text'"),
+        ('{"prompt": ""}', "line 1: is empty"),
+        ("{", "line 1"),
+        ('{"prompt": "w1"}', "two or more are needed"),
+        (f'{{"prompt": "w1"}}\n{{"prompt": "{"w1 " * 230}"}}', "take 254 of the model's 256 positions"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_refused_by_line(base, adapter, asked, tmp_path, lines, problem):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(lines)
+    with pytest.raises(InvalidRequest, match=problem):
+        train(settings("eagle", base, adapter, (None, path), tmp_path / "out"))
