@@ -92,7 +92,7 @@ class Gateway:
         async with self.parts.database.operator() as connection:
             await ensure_price(
                 connection, self.parts.base.id, settings.price_prompt_nano, settings.price_cached_nano,
-                settings.price_completion_nano,
+                settings.price_completion_nano, settings.price_rejected_nano,
             )  # fmt: skip
         self.intake.sweep()
         await reject_stale(self.parts.database)

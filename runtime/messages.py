@@ -83,11 +83,16 @@ class Ping(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 Command = Submit | Abort | WarmAdapter | DropAdapter | Ping
 
 
+MAX_REJECTED_PER_TOKEN = 16
+"""The engine's promise to whoever pays: so many guesses may fall for each token that is generated, and no more."""
+
+
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts, made by the engine alone. cached counts prompt tokens whose KV was found, not computed.
 
     completion counts every generated token of every choice, end tokens included. drafted counts guesses that were
-    computed for the request, accepted those that stood.
+    computed for the request, accepted those of them that became its tokens: what stood beyond the end of a choice
+    did not. The rest was rejected: at most MAX_REJECTED_PER_TOKEN of each completion token.
     """
 
     prompt: int = 0
@@ -95,6 +100,10 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     completion: int = 0
     drafted: int = 0
     accepted: int = 0
+
+    @property
+    def rejected(self) -> int:
+        return self.drafted - self.accepted
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -20,7 +20,7 @@ VERSION_COLUMNS = (
 )  # fmt: skip
 USAGE_COLUMNS = (
     ("requests", "requests"), ("prompt_tokens", "prompt"), ("cached_tokens", "cached"),
-    ("completion_tokens", "completion"), ("cost", "cost"),
+    ("completion_tokens", "completion"), ("rejected_tokens", "rejected guesses"), ("cost", "cost"),
 )  # fmt: skip
 Name = Annotated[str, Parameter(help="The adapter's name.")]
 Limit = Annotated[int, Parameter(help="Most rows to print.")]

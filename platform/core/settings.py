@@ -130,6 +130,7 @@ class Settings:
     price_prompt_nano: int = _setting(500, _integer(0, 10**12))
     price_cached_nano: int = _setting(50, _integer(0, 10**12))
     price_completion_nano: int = _setting(1500, _integer(0, 10**12))
+    price_rejected_nano: int = _setting(0, _integer(0, 10**12))
     control_tokens: Literal["refuse", "allow"] = _setting("refuse", _choice("refuse", "allow"))
 
     @property

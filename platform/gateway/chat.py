@@ -100,7 +100,8 @@ class ChatService:
         bounds.check_numbers(request, self._serving.limits)
         prompt = await self._tokenise(request)
         sampling = bounds.sampling(request, len(prompt), self._serving.limits)
-        ticket = await self._admission.admit(_order(principal, target, len(prompt), sampling), request_id)
+        order = _order(principal, target, len(prompt), sampling, request.speculate is not False)
+        ticket = await self._admission.admit(order, request_id)
         try:
             submit = Submit(
                 request_id=str(ticket.request_id),
@@ -111,7 +112,7 @@ class ChatService:
                 share_key=share_key(principal),
                 receipt=ticket.receipt_bytes,
                 deadline=START_DEADLINE_S,
-                speculate=request.speculate is not False,
+                speculate=order.guesses,
             )
             run = Run(
                 ticket=ticket,
@@ -187,7 +188,7 @@ def share_key(principal: Principal) -> str:
     return blake2b(principal.isolation, digest_size=8, person=b"tenantry-share").hexdigest()
 
 
-def _order(principal: Principal, target: Target, prompt_tokens: int, sampling: Sampling) -> Order:
+def _order(principal: Principal, target: Target, prompt_tokens: int, sampling: Sampling, guesses: bool) -> Order:
     return Order(
         tenant_id=principal.tenant_id,
         key_id=principal.key_id,
@@ -197,6 +198,7 @@ def _order(principal: Principal, target: Target, prompt_tokens: int, sampling: S
         model=target.model,
         prompt_tokens=prompt_tokens,
         completion_tokens=sampling.max_tokens * sampling.n,
+        guesses=guesses,
     )
 
 

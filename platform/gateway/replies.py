@@ -42,7 +42,7 @@ class UsageReply(msgspec.Struct, frozen=True):
             total_tokens=usage.prompt + usage.completion,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached),
             completion_tokens_details=CompletionTokensDetails(
-                accepted_prediction_tokens=usage.accepted, rejected_prediction_tokens=usage.drafted - usage.accepted
+                accepted_prediction_tokens=usage.accepted, rejected_prediction_tokens=usage.rejected
             ),
         )
 

@@ -21,7 +21,7 @@ from tenantry.platform.core.errors import (
 )
 from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.metering.epochs import Epoch
-from tenantry.platform.metering.pricing import Price
+from tenantry.platform.metering.pricing import Price, most_rejected
 from tenantry.platform.metering.receipt import Receipt, encode
 from tenantry.platform.metering.settlement import Settler
 
@@ -30,7 +30,8 @@ MAX_TOKENS = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a request asks for. Token counts are upper bounds: prompt, and max_tokens times n."""
+    """What a request asks for. Token counts are upper bounds: prompt, and max_tokens times n. guesses: whether the
+    engine may guess for it, so that what is reserved must cover guesses that fall."""
 
     tenant_id: UUID
     key_id: UUID
@@ -40,6 +41,7 @@ class Order:
     model: str
     prompt_tokens: int
     completion_tokens: int
+    guesses: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ async def admit(connection: Connection, epoch: UUID, request_id: UUID, order: Or
     if not (0 <= order.prompt_tokens <= MAX_TOKENS and 0 <= order.completion_tokens <= MAX_TOKENS):
         raise InvalidInput("The request's token counts are out of bounds.", param="max_tokens")
     row = await connection.fetchrow(
-        "SELECT * FROM admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "SELECT * FROM admit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         order.tenant_id,
         order.key_id,
         request_id,
@@ -77,10 +79,12 @@ async def admit(connection: Connection, epoch: UUID, request_id: UUID, order: Or
         order.model,
         order.prompt_tokens,
         order.completion_tokens,
+        most_rejected(order.completion_tokens) if order.guesses else 0,
     )
     if row["decision"] != "admitted":
         raise refusal(row)
-    price = Price(row["price_id"], row["prompt_nano"], row["cached_nano"], row["completion_nano"])
+    rates = (row[name] for name in ("prompt_nano", "cached_nano", "completion_nano", "rejected_nano"))
+    price = Price(row["price_id"], *rates)
     receipt = Receipt(
         tenant_id=order.tenant_id,
         key_id=order.key_id,

@@ -19,20 +19,25 @@ async def add_price(
     prompt_nano: int,
     cached_nano: int,
     completion_nano: int,
+    rejected_nano: int = 0,
     effective_from: datetime | None = None,
 ) -> Price:
     """As the operator. Nano-units per token; effective now unless a later time is given (never an earlier one)."""
     if not 0 <= cached_nano <= prompt_nano:
         raise InvalidInput("A cached token cannot cost more than a computed one.", param="cached_nano")
+    if not 0 <= rejected_nano <= completion_nano:
+        raise InvalidInput("A rejected guess cannot cost more than a token.", param="rejected_nano")
     try:
         row = await connection.fetchrow(
-            "INSERT INTO price (id, base_model_id, prompt_nano, cached_nano, completion_nano, effective_from) "
-            "VALUES ($1, $2, $3, $4, $5, greatest($6::timestamptz, clock_timestamp())) RETURNING *",
+            "INSERT INTO price (id, base_model_id, prompt_nano, cached_nano, completion_nano, rejected_nano, "
+            "effective_from) "
+            "VALUES ($1, $2, $3, $4, $5, $6, greatest($7::timestamptz, clock_timestamp())) RETURNING *",
             ids.uuid7(),
             base_model_id,
             prompt_nano,
             cached_nano,
             completion_nano,
+            rejected_nano,
             effective_from,
         )
     except (asyncpg.CheckViolationError, asyncpg.DataError):
@@ -43,7 +48,12 @@ async def add_price(
 
 
 async def ensure_price(
-    connection: Connection, base_model_id: UUID, prompt_nano: int, cached_nano: int, completion_nano: int
+    connection: Connection,
+    base_model_id: UUID,
+    prompt_nano: int,
+    cached_nano: int,
+    completion_nano: int,
+    rejected_nano: int = 0,
 ) -> Price:
     """As the operator: the price in force, made from these numbers when there is none yet."""
     found = await current_price(connection, base_model_id)
@@ -53,6 +63,7 @@ async def ensure_price(
         prompt_nano=prompt_nano,
         cached_nano=cached_nano,
         completion_nano=completion_nano,
+        rejected_nano=rejected_nano,
     )
 
 
@@ -71,4 +82,4 @@ async def prices_by_id(connection: Connection, price_ids: Iterable[UUID]) -> dic
 
 
 def _price(row: asyncpg.Record) -> Price:
-    return Price(row["id"], row["prompt_nano"], row["cached_nano"], row["completion_nano"])
+    return Price(row["id"], row["prompt_nano"], row["cached_nano"], row["completion_nano"], row["rejected_nano"])

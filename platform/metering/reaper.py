@@ -36,7 +36,8 @@ WHERE r.state = 'admitted' AND (n.epoch IS NULL OR n.seen_at < clock_timestamp()
 ORDER BY r.tenant_id, r.id LIMIT $2
 """
 _KNOWN = """
-SELECT r.id, r.state, e.prompt, e.cached, e.completion FROM unnest($1::uuid[], $2::uuid[]) AS x (tenant_id, id)
+SELECT r.id, r.state, e.prompt, e.cached, e.completion, e.drafted, e.accepted
+FROM unnest($1::uuid[], $2::uuid[]) AS x (tenant_id, id)
 JOIN request r USING (tenant_id, id) LEFT JOIN usage_event e ON e.tenant_id = r.tenant_id AND e.request_id = r.id
 """
 
@@ -159,6 +160,5 @@ class Reaper:
 
 def _agrees(row: Any, entry: Entry) -> bool:
     """An entry that disagrees with its event is kept, so that reconciliation keeps reporting it."""
-    usage = entry.usage
-    counted = (usage.prompt, usage.cached, usage.completion)
-    return entry.final and counted == (row["prompt"], row["cached"], row["completion"])
+    settled = Usage(*(row[name] for name in Usage.__struct_fields__))
+    return entry.final and entry.usage == settled

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.metering.journal import Entry
+from tenantry.runtime.messages import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,10 @@ class Reconciliation:
 _BOOKS = """
 WITH event AS (
   SELECT tenant_id, count(*) AS n, sum(prompt) AS prompt, sum(cached) AS cached, sum(completion) AS completion,
-         sum(nano) AS nano FROM usage_event GROUP BY 1),
+         sum(drafted) AS drafted, sum(accepted) AS accepted, sum(nano) AS nano FROM usage_event GROUP BY 1),
 hour AS (
   SELECT tenant_id, sum(requests) AS n, sum(prompt) AS prompt, sum(cached) AS cached, sum(completion) AS completion,
-         sum(nano) AS nano FROM usage_hour GROUP BY 1),
+         sum(drafted) AS drafted, sum(accepted) AS accepted, sum(nano) AS nano FROM usage_hour GROUP BY 1),
 entry AS (
   SELECT tenant_id, count(*) AS n, max(seq) AS seq, sum(nano) AS nano,
          coalesce(sum(-nano) FILTER (WHERE kind = 'usage'), 0) AS usage FROM wallet_entry GROUP BY 1),
@@ -46,8 +47,10 @@ one AS (
   SELECT t.id AS tenant_id, w.balance_nano, w.seq AS wallet_seq,
     coalesce(e.n, 0) AS events, coalesce(e.prompt, 0) AS prompt, coalesce(e.cached, 0) AS cached,
     coalesce(e.completion, 0) AS completion, coalesce(e.nano, 0) AS nano,
+    coalesce(e.drafted, 0) AS drafted, coalesce(e.accepted, 0) AS accepted,
     coalesce(h.n, 0) AS hour_n, coalesce(h.prompt, 0) AS hour_prompt, coalesce(h.cached, 0) AS hour_cached,
     coalesce(h.completion, 0) AS hour_completion, coalesce(h.nano, 0) AS hour_nano,
+    coalesce(h.drafted, 0) AS hour_drafted, coalesce(h.accepted, 0) AS hour_accepted,
     coalesce(n.n, 0) AS entries, coalesce(n.seq, 0) AS entry_seq, coalesce(n.nano, 0) AS entry_nano,
     coalesce(n.usage, 0) AS entry_usage, coalesce(s.tenant, 0) AS spent_tenant, coalesce(s.keys, 0) AS spent_keys
   FROM tenant t LEFT JOIN wallet w ON w.tenant_id = t.id LEFT JOIN event e ON e.tenant_id = t.id
@@ -56,7 +59,8 @@ one AS (
 SELECT * FROM (
   SELECT tenant_id, 'events and hourly rollups' AS what,
          abs(prompt - hour_prompt) + abs(cached - hour_cached) + abs(completion - hour_completion)
-           + abs(events - hour_n) AS tokens, abs(nano - hour_nano) AS nano FROM one
+           + abs(drafted - hour_drafted) + abs(accepted - hour_accepted) + abs(events - hour_n) AS tokens,
+         abs(nano - hour_nano) AS nano FROM one
   UNION ALL SELECT tenant_id, 'events and wallet entries', 0, abs(nano - entry_usage) FROM one
   UNION ALL SELECT tenant_id, 'wallet balance and its entries', 0,
     abs(coalesce(balance_nano, 0) - entry_nano) FROM one
@@ -65,7 +69,7 @@ SELECT * FROM (
   UNION ALL SELECT tenant_id, 'events and spend', 0, abs(nano - spent_tenant) + abs(nano - spent_keys) FROM one
   UNION ALL SELECT e.tenant_id, 'events and their price', 0,
          sum(abs(e.nano - (e.prompt - e.cached) * p.prompt_nano - e.cached * p.cached_nano
-                 - e.completion * p.completion_nano))
+                 - e.completion * p.completion_nano - (e.drafted - e.accepted) * p.rejected_nano))
     FROM usage_event e JOIN price p ON p.id = e.price_id GROUP BY 1
   UNION ALL SELECT r.tenant_id, 'settled requests and events', count(*), 0 FROM request r
     LEFT JOIN usage_event e ON e.tenant_id = r.tenant_id AND e.request_id = r.id
@@ -73,7 +77,7 @@ SELECT * FROM (
 ) x WHERE tokens <> 0 OR nano <> 0 ORDER BY 1, 2
 """
 _JOURNALLED = """
-SELECT x.id, r.state, e.prompt, e.cached, e.completion
+SELECT x.id, r.state, e.prompt, e.cached, e.completion, e.drafted, e.accepted
 FROM unnest($1::uuid[], $2::uuid[]) AS x (tenant_id, id)
 LEFT JOIN request r ON r.tenant_id = x.tenant_id AND r.id = x.id
 LEFT JOIN usage_event e ON e.tenant_id = x.tenant_id AND e.request_id = x.id
@@ -101,11 +105,7 @@ async def reconcile(connection: Connection, journal: Mapping[UUID, Entry] | None
         if row["state"] == "admitted":
             continue
         usage = closed[row["id"]].usage
-        off = (
-            abs(usage.prompt - (row["prompt"] or 0))
-            + abs(usage.cached - (row["cached"] or 0))
-            + abs(usage.completion - (row["completion"] or 0))
-        )
+        off = sum(abs(getattr(usage, name) - (row[name] or 0)) for name in Usage.__struct_fields__)
         if off or row["state"] is None:
             findings.append(f"request {row['id']}: journal and event differ by {off} tokens")
             tokens += off

@@ -114,6 +114,7 @@ async def add_price(data: schemas.PriceBody, database: Database, base_model: Bas
             prompt_nano=money.parse(data.prompt, "prompt"),
             cached_nano=money.parse(data.cached, "cached"),
             completion_nano=money.parse(data.completion, "completion"),
+            rejected_nano=money.parse(data.rejected, "rejected"),
             effective_from=data.effective_from,
         )
     return schemas.PriceView.of(price)

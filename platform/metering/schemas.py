@@ -13,7 +13,8 @@ from tenantry.platform.metering.wallet import WalletEntry
 
 
 class UsageRow(msgspec.Struct, frozen=True):
-    """id and label name the group (an adapter's null id is the base model itself); hour is its start."""
+    """id and label name the group (an adapter's null id is the base model itself); hour is its start. Of the drafted
+    tokens, guesses that were computed, the accepted ones are completion tokens too; the others were rejected."""
 
     id: str | None
     label: str | None
@@ -22,6 +23,9 @@ class UsageRow(msgspec.Struct, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    rejected_tokens: int
     cost: str
 
     @classmethod
@@ -29,7 +33,17 @@ class UsageRow(msgspec.Struct, frozen=True):
         kinds: dict[str, ids.Kind] = {"adapter": "adapter", "key": "key", "model": "base"}
         name = ids.to_text(kinds[by], row.id) if row.id is not None and by in kinds else None
         return cls(
-            name, row.label, row.hour, row.requests, row.prompt, row.cached, row.completion, money.render(row.nano)
+            id=name,
+            label=row.label,
+            hour=row.hour,
+            requests=row.requests,
+            prompt_tokens=row.prompt,
+            cached_tokens=row.cached,
+            completion_tokens=row.completion,
+            drafted_tokens=row.drafted,
+            accepted_tokens=row.accepted,
+            rejected_tokens=row.drafted - row.accepted,
+            cost=money.render(row.nano),
         )
 
 
@@ -48,6 +62,9 @@ class UsageEventView(msgspec.Struct, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    rejected_tokens: int
     cost: str
     outcome: str
     admitted_at: datetime
@@ -65,6 +82,9 @@ class UsageEventView(msgspec.Struct, frozen=True):
             prompt_tokens=event.prompt,
             cached_tokens=event.cached,
             completion_tokens=event.completion,
+            drafted_tokens=event.drafted,
+            accepted_tokens=event.accepted,
+            rejected_tokens=event.drafted - event.accepted,
             cost=money.render(event.nano),
             outcome=event.outcome,
             admitted_at=event.admitted_at,
@@ -77,11 +97,12 @@ class UsageEventPage(Page, frozen=True, kw_only=True):
 
 
 class PriceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Decimal text per token; at most nine decimals."""
+    """Decimal text per token; at most nine decimals. rejected: of a guess that was computed and fell."""
 
     prompt: str
     completion: str
     cached: str
+    rejected: str = "0"
     effective_from: datetime | None = None
 
 
@@ -90,6 +111,7 @@ class PriceView(msgspec.Struct, frozen=True):
     prompt: str
     cached: str
     completion: str
+    rejected: str
     object: Literal["price"] = "price"
 
     @classmethod
@@ -99,6 +121,7 @@ class PriceView(msgspec.Struct, frozen=True):
             money.render(price.prompt_nano),
             money.render(price.cached_nano),
             money.render(price.completion_nano),
+            money.render(price.rejected_nano),
         )
 
 

@@ -16,7 +16,8 @@ MAX_PAGE: Final = 1000
 
 _SUMS: Final = """
 SELECT {columns}, sum(u.requests)::bigint AS requests, sum(u.prompt)::bigint AS prompt,
-       sum(u.cached)::bigint AS cached, sum(u.completion)::bigint AS completion, sum(u.nano)::bigint AS nano
+       sum(u.cached)::bigint AS cached, sum(u.completion)::bigint AS completion,
+       sum(u.drafted)::bigint AS drafted, sum(u.accepted)::bigint AS accepted, sum(u.nano)::bigint AS nano
 FROM usage_hour u LEFT JOIN adapter a ON a.tenant_id = u.tenant_id AND a.id = u.adapter_id
 LEFT JOIN api_key k ON k.tenant_id = u.tenant_id AND k.id = u.key_id
 LEFT JOIN base_model b ON b.id = u.base_model_id
@@ -70,6 +71,8 @@ class UsageSum:
     prompt: int
     cached: int
     completion: int
+    drafted: int
+    accepted: int
     nano: int
 
 
@@ -111,6 +114,8 @@ async def summarize(
             r["prompt"],
             r["cached"],
             r["completion"],
+            r["drafted"],
+            r["accepted"],
             r["nano"],
         )
         for r in rows

@@ -7,7 +7,7 @@ from enum import Enum
 
 from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.leases import Lease
-from tenantry.runtime.messages import Submit, Usage
+from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN, Submit, Usage
 
 
 class Phase(Enum):
@@ -24,10 +24,11 @@ class Phase(Enum):
 class Sequence:
     """One choice. tokens: prompt and all that was drawn. computed: how many of them have their KV in `lease`.
 
-    id: engine-local. rank: place in the order of service, lower first; the highest is preempted first.
+    id: engine-local. rank: place in the order of service, lower first; the highest is preempted first. rejected:
+    guesses that were computed for it and did not become its tokens.
     """
 
-    __slots__ = ("choice", "computed", "id", "lease", "phase", "rank", "request", "tokens")
+    __slots__ = ("choice", "computed", "id", "lease", "phase", "rank", "rejected", "request", "tokens")
 
     def __init__(self, sequence: int, request: "Request", choice: int) -> None:
         self.id = sequence
@@ -36,12 +37,19 @@ class Sequence:
         self.rank = (request.order, choice)
         self.tokens = list(request.submit.prompt)
         self.computed = 0
+        self.rejected = 0
         self.lease: Lease | None = None
         self.phase = Phase.WAITING
 
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.request.prompt_length
+
+    @property
+    def may_guess(self) -> int:
+        """Guesses that may all fall in its next step, which draws one token more, without breaking the promise of
+        MAX_REJECTED_PER_TOKEN."""
+        return MAX_REJECTED_PER_TOKEN * (self.generated + 1) - self.rejected
 
 
 class Request:

@@ -24,7 +24,6 @@ from tenantry.runtime.messages import (
     Refused,
     Stats,
     Submit,
-    TokenLogprob,
     Tokens,
     Usage,
 )
@@ -113,7 +112,8 @@ class Scheduler:
         """Decide the next step; None when there is nothing to do: no event to deliver, no load to ask for.
 
         guesses: by sequence, for candidates() as they are now. ahead: for rows that are no candidates and draw, when
-        their prompt ends. Whatever finds no budget or free page is left out.
+        their prompt ends. Whatever finds no budget or free page is left out, and so is a draft with more nodes than
+        its candidate may have.
         """
         assert self._plan is None, "the last plan was not committed"
         for request in self._waiting.expire(now):
@@ -163,8 +163,8 @@ class Scheduler:
         for sequence in self._sequences.running:
             submit, tokens = sequence.request.submit, sequence.tokens
             if len(tokens) - sequence.computed == 1 and submit.speculate:
-                room = self._useful(sequence)
-                found.append(Candidate(sequence.id, submit.namespace, submit.adapter, tokens, room))
+                room, nodes = self._useful(sequence), sequence.may_guess
+                found.append(Candidate(sequence.id, submit.namespace, submit.adapter, tokens, room, nodes))
         return found
 
     def guess_budget(self, decoding: int) -> int:
@@ -210,7 +210,8 @@ class Scheduler:
         for sequence in decoding:
             guess = guesses.get(sequence.id, NOTHING)
             nodes = len(guess.draft.tokens) if guess.draft is not None else 0
-            if guess is not NOTHING and (nodes > spare or not sequences.spread(sequence, nodes + 1 + guess.room)):
+            most = min(spare, sequence.may_guess) if nodes else 0
+            if guess is not NOTHING and (nodes > most or not sequences.spread(sequence, nodes + 1 + guess.room)):
                 guess, nodes = NOTHING, 0
             spare -= nodes
             batch.add(sequence, guess)
@@ -287,21 +288,15 @@ class Scheduler:
             request.prompt = reached
         if row.draw is None:
             return
-        if row.draft is not None:
-            request.drafted += len(row.draft.tokens)
-            request.accepted += result.accepted
-            self._totals.drafted += len(row.draft.tokens)
-            self._totals.accepted += result.accepted
         if not result.tokens:
             self._finish(request, "error", "the model drew no token")
             return
-        self._draw(sequence, result.tokens, result.logprobs, watch)
+        self._draw(sequence, row, result, watch)
 
-    def _draw(
-        self, sequence: Sequence, drawn: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] | None, watch: Watch
-    ) -> None:
+    def _draw(self, sequence: Sequence, row: Row, result: RowResult, watch: Watch) -> None:
         """Commit drawn tokens up to the one that ends the choice, and share the pages they prove finite."""
         request, tokens = sequence.request, sequence.tokens
+        drawn, logprobs = result.tokens, result.logprobs
         end = ending(request.submit.sampling, request.stops, sequence.generated, drawn)
         hit = watch(request.id, sequence.choice, drawn if end is None else drawn[: end.kept])
         if hit is not None:
@@ -313,6 +308,8 @@ class Scheduler:
         sequence.computed = min(sequence.computed, len(tokens) - 1)
         request.completion += len(drawn)
         self._totals.completion += len(drawn)
+        if row.draft is not None:
+            self._judged(sequence, len(row.draft.tokens), min(result.accepted, len(drawn)))
         lease = sequence.lease
         assert lease is not None
         self.cache.seal(lease, tokens, sequence.computed)
@@ -321,6 +318,14 @@ class Scheduler:
             self._sequences.fork(request)
         if end is not None:
             self._end(sequence, end.reason, end.matched)
+
+    def _judged(self, sequence: Sequence, drafted: int, accepted: int) -> None:
+        """accepted: of the guesses, those that became tokens; what stood beyond the end was work for nothing."""
+        sequence.rejected += drafted - accepted
+        sequence.request.drafted += drafted
+        sequence.request.accepted += accepted
+        self._totals.drafted += drafted
+        self._totals.accepted += accepted
 
     # Ending
 

@@ -21,6 +21,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """A sequence that will draw one token in the next step, and might take guesses.
 
     tokens: its whole text so far, the scheduler's own list. room: how many tokens it can still use beyond the next.
+    nodes: how many guesses it may have in one step, since those that fall are paid for.
     """
 
     sequence: int
@@ -28,6 +29,7 @@ class Candidate(msgspec.Struct, frozen=True):
     adapter: bytes | None
     tokens: Sequence[int]
     room: int
+    nodes: int = MAX_NODES
 
 
 class Guess(msgspec.Struct, frozen=True):
@@ -78,9 +80,12 @@ class Speculator:
         self._followed = {c.sequence: c for c in candidates}
         trees = [self._tree(c) for c in candidates]
         if self._fixed:
-            taken = [len(tree.tokens) if tree is not None else 0 for tree in trees]
+            taken = [
+                min(len(tree.tokens), c.nodes) if tree is not None else 0
+                for c, tree in zip(candidates, trees, strict=True)
+            ]
         else:
-            chances = [self._chances(c, t) for c, t in zip(candidates, trees, strict=True)]
+            chances = [self._chances(c, t)[: c.nodes] for c, t in zip(candidates, trees, strict=True)]
             taken = share(chances, len(candidates), len(candidates), budget, step)
         guesses: dict[int, Guess] = {}
         deep = self._level(candidates, step)

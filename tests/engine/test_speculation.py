@@ -10,7 +10,7 @@ from tenantry.adapters.room import Budget, Footprint
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine
-from tenantry.runtime.messages import ChoiceFinished, Finished, Sampling, Submit, Tokens
+from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN, ChoiceFinished, Finished, Sampling, Submit, Tokens
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.speculative.speculator import Speculator
 from tenantry.runtime.stops import StopWatch
@@ -127,6 +127,29 @@ def test_right_guesses_take_a_ninth_of_the_steps_and_wrong_ones_are_charged(byte
     assert wrong.usage["r"].accepted == 0
     assert wrong.usage["r"].drafted > 500
     assert wrong.tokens == right.tokens
+
+
+def test_no_more_guesses_fall_than_promised(byte_level_model):
+    """Guesses of two dozen wrong tokens in every step would be twenty-four per token."""
+    asked = [Submit("r", (1, 2, 3), Sampling(max_tokens=91, n=2, ignore_eos=True), bytes(32), None, "t")]
+    wrong = Run(byte_level_model, asked, Speculator(False, "scripted", fixed=24), knows=0)
+    usage = wrong.usage["r"]
+    assert usage.completion * (MAX_REJECTED_PER_TOKEN - 1) < usage.rejected
+    assert usage.rejected <= usage.completion * MAX_REJECTED_PER_TOKEN
+
+
+def test_a_guess_beyond_the_end_is_no_accepted_token(byte_level_model):
+    """Eight right guesses in every step: one token of the prompt's step, nine of each other, and the last is cut."""
+    cuts = set()
+    for seed in range(20):
+        sampling = Sampling(max_tokens=200, min_tokens=2, seed=seed, stop_token_ids=(5, 6, 7, 8))
+        asked = [Submit("r", (1, 2, 3), sampling, bytes(32), None, "t")]
+        usage = Run(byte_level_model, asked, Speculator(False, "scripted", fixed=8), knows=10).usage["r"]
+        whole, cut = divmod(usage.completion - 1, 9)
+        assert usage.drafted == 8 * (whole + (cut > 0))
+        assert usage.accepted == 8 * whole + cut
+        cuts.add(cut)
+    assert len(cuts) > 4
 
 
 def test_guessing_stops_where_it_never_helps(byte_level_model):

@@ -104,7 +104,7 @@ def test_72_stored_adapters(live, limited):
 def test_prices_and_grants_are_the_operators(operator, limited):
     base = limited.get("/v1/models/base").json()["x_base_model_id"]
     before = limited.get("/api/v1/prices/current", params={"base_model": base}).json()
-    price = {"prompt": "0.000001", "cached": "0", "completion": "0.000002"}
+    price = {"prompt": "0.000001", "cached": "0", "completion": "0.000002", "rejected": "0.000000004"}
     raised = operator.post(
         "/api/v1/prices",
         params={"base_model": base},
@@ -112,6 +112,9 @@ def test_prices_and_grants_are_the_operators(operator, limited):
     )
     assert raised.status_code == 201, raised.text
     assert raised.json()["id"] != before["id"]
+    assert (before["rejected"], raised.json()["rejected"]) == ("0.00", "0.000000004")
+    dearer = operator.post("/api/v1/prices", params={"base_model": base}, json={**price, "rejected": "0.000003"})
+    assert (dearer.status_code, dearer.json()["error"]["param"]) == (400, "rejected_nano")
     me = limited.get("/api/v1/me").json()
     granted = operator.post(f"/api/v1/tenants/{me['tenant']}/wallet", json={"kind": "grant", "amount": "12.5"})
     assert granted.json()["balance"] == "12.50"

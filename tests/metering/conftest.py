@@ -19,7 +19,7 @@ from tenantry.platform.metering.settlement import Settler
 from tenantry.platform.tenants import service
 from tenantry.platform.tenants.models import Quota
 
-PROMPT_NANO, CACHED_NANO, COMPLETION_NANO = 500, 50, 1500
+PROMPT_NANO, CACHED_NANO, COMPLETION_NANO, REJECTED_NANO = 500, 50, 1500, 7
 
 
 @dataclass
@@ -74,7 +74,10 @@ async def ledger(database: Database, tmp_path: Path) -> AsyncIterator[Ledger]:
         tenant = await service.create_tenant(c, "acme")
         base_id = ids.uuid7()
         await c.execute("INSERT INTO base_model (id, name, digest) VALUES ($1, 'base', $2)", base_id, b"b" * 32)
-        await add_price(c, base_id, prompt_nano=PROMPT_NANO, cached_nano=CACHED_NANO, completion_nano=COMPLETION_NANO)
+        await add_price(
+            c, base_id, prompt_nano=PROMPT_NANO, cached_nano=CACHED_NANO, completion_nano=COMPLETION_NANO,
+            rejected_nano=REJECTED_NANO,
+        )  # fmt: skip
     epoch, settler = Epoch(database), Settler(database)
     await epoch.start()
     settler.start()

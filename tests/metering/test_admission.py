@@ -12,6 +12,7 @@ from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import (
     ConcurrencyLimited,
     DatabaseUnavailable,
+    InvalidInput,
     MeteringUnavailable,
     PlatformError,
     QuotaExceeded,
@@ -25,7 +26,7 @@ from tenantry.platform.metering.pricing import ceiling
 from tenantry.platform.metering.settlement import Settler
 from tenantry.runtime.messages import Usage
 
-COST = 10 * 500 + 20 * 1500  # of ledger.order(): the most it can cost
+COST = 10 * 500 + 20 * 1500 + 20 * 16 * 7  # of ledger.order(): the most it can cost
 
 
 async def attempt(ledger, order=None) -> object:
@@ -42,6 +43,23 @@ async def test_an_admission_is_a_row_a_reservation_and_a_receipt(ledger):
     assert (row["id"], row["state"], row["reserved_nano"]) == (ticket.request_id, "admitted", COST)
     assert (row["epoch"], row["price_id"], row["key_id"]) == (ledger.epoch.id, ticket.price.id, ledger.key_id)
     assert ticket.receipt.admitted_at.tzinfo is not None
+
+
+async def test_a_request_that_declines_guesses_reserves_nothing_for_them(ledger):
+    ticket = await ledger.admission.admit(ledger.order(guesses=False))
+    assert ticket.reserved_nano == COST - 20 * 16 * 7
+
+
+@pytest.mark.parametrize(("completion", "rejected"), [(10, 11), (10, -1), (0, 1)])
+async def test_a_rejected_guess_is_never_dearer_than_a_token(pg, ledger, completion, rejected):
+    rates = {"prompt_nano": 1, "cached_nano": 1, "completion_nano": completion, "rejected_nano": rejected}
+    async with ledger.database.operator() as c:
+        with pytest.raises(InvalidInput, match="rejected guess"):
+            await add_price(c, ledger.base_id, **rates)
+    admin = await asyncpg.connect(pg.admin)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await admin.execute("UPDATE price SET completion_nano = $1, rejected_nano = $2", completion, rejected)
+    await admin.close()
 
 
 async def test_a_budget_is_never_overspent_by_200_at_once(pg, ledger):
@@ -91,8 +109,9 @@ async def test_money_in_flight_is_held_or_spent_but_never_neither(ledger):
                 continue
             await asyncio.sleep(rng.random() * 0.005)
             used = rng.choice([20, 20, 3])
-            await ledger.settler.submit(ticket, Usage(prompt=10, completion=used), "completed")
-            spent += 10 * 500 + used * 1500
+            dearest = Usage(prompt=10, completion=used, drafted=16 * used)
+            await ledger.settler.submit(ticket, dearest, "completed")
+            spent += 10 * 500 + used * 1500 + 16 * used * 7
 
     await asyncio.gather(*(one() for _ in range(12)))
     assert spent == await ledger.value(

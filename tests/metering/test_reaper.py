@@ -95,7 +95,7 @@ async def test_a_dead_gateways_requests_are_settled_from_the_journal(pg, ledger,
     for ticket in (done, running):
         engine.opened(ticket)
         engine.counted(ticket, 10, 0, 4)
-    engine.closed(done, 10, 2, 9)
+    engine.closed(done, 10, 2, 9, 8, 5)
     assert await reaper.reap() == set()  # its gateway is alive
     await bury(pg)
     await ledger.epoch.beat()
@@ -113,7 +113,9 @@ async def test_a_dead_gateways_requests_are_settled_from_the_journal(pg, ledger,
     assert await reaper.reap() == set()
     assert await ledger.value("SELECT sum(reserved_nano) FROM request WHERE state = 'admitted'") is None
     async with ledger.database.tenant(ledger.tenant_id) as c:
-        assert await wallet.balance(c, ledger.tenant_id) == -(8 * 500 + 2 * 50 + 9 * 1500 + 10 * 500 + 6 * 1500)
+        assert await wallet.balance(c, ledger.tenant_id) == -(
+            8 * 500 + 2 * 50 + 9 * 1500 + 3 * 7 + 10 * 500 + 6 * 1500
+        )
     await balanced(ledger, Journal(engine.directory))
 
 
@@ -231,13 +233,13 @@ async def test_reconciliation_compares_the_journal_to_the_token(ledger, engine):
     right, wrong, lost, open_ = [await ledger.admission.admit(ledger.order()) for _ in range(4)]
     for ticket in (right, wrong, lost, open_):
         engine.opened(ticket)
-        engine.closed(ticket, 10, 0, 5)
+        engine.closed(ticket, 10, 0, 5, 4, 1)
     ghost = ids.uuid7()
     engine.writer.append([Opened(str(ghost), lost.receipt_bytes), Closed(str(ghost), Usage(3, 0, 4), "stop")])
     await asyncio.gather(
-        ledger.settler.submit(right, Usage(10, 0, 5), "completed"),
-        ledger.settler.submit(wrong, Usage(10, 0, 3), "completed"),
-        ledger.settler.submit(lost, Usage(10, 0, 5), "completed"),
+        ledger.settler.submit(right, Usage(10, 0, 5, 4, 1), "completed"),
+        ledger.settler.submit(wrong, Usage(10, 0, 5, 3, 0), "completed"),
+        ledger.settler.submit(lost, Usage(10, 0, 5, 4, 1), "completed"),
     )
     telemetry = Telemetry.create()
     report = await Reaper(ledger.database, Journal(engine.directory), telemetry).reconcile()

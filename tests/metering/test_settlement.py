@@ -29,26 +29,32 @@ from tenantry.platform.metering.receipt import decode, encode
 from tenantry.platform.metering.reconcile import reconcile
 from tenantry.platform.metering.settlement import Settlement, Settler, settle
 from tenantry.platform.tenants import service
-from tenantry.runtime.messages import Usage
+from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN, Usage
 
 counts = st.integers(0, 1 << 20)
 
 
-@given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), counts, counts, counts)
+rates = st.integers(0, 10**9)
+
+
+@given(rates, rates, rates, rates, counts, counts, counts, counts, counts)
 def test_a_cost_is_the_sum_of_its_parts_and_under_its_ceiling(
-    prompt_rate, cached_rate, rate, prompt, cached, completion
+    prompt_rate, cached_rate, rate, rejected_rate, prompt, cached, completion, accepted, rejected
 ):
-    price = Price(UUID(int=1), max(prompt_rate, cached_rate), min(prompt_rate, cached_rate), rate)
-    usage = Usage(prompt=prompt, cached=min(prompt, cached), completion=completion)
+    price = Price(UUID(int=1), max(prompt_rate, cached_rate), min(prompt_rate, cached_rate), rate, rejected_rate)
+    accepted, rejected = min(accepted, completion), min(rejected, MAX_REJECTED_PER_TOKEN * completion)
+    usage = Usage(prompt, min(prompt, cached), completion, accepted + rejected, accepted)
     cost = charge(price, usage)
-    assert cost.total == cost.prompt + cost.cached + cost.completion
+    assert cost.total == cost.prompt + cost.cached + cost.completion + cost.rejected
+    assert cost.rejected == rejected * rejected_rate
     assert 0 <= cost.total <= ceiling(price, prompt, completion)
     assert cost.total == sum(
         charge(price, part).total
         for part in (
             Usage(prompt=usage.cached, cached=usage.cached),
             Usage(prompt=prompt - usage.cached),
-            Usage(completion=completion),
+            Usage(completion=completion, drafted=accepted, accepted=accepted),
+            Usage(drafted=rejected),
         )
     )
 
@@ -56,7 +62,7 @@ def test_a_cost_is_the_sum_of_its_parts_and_under_its_ceiling(
 async def test_a_settlement_writes_event_rollup_spend_and_wallet(ledger):
     ticket = await ledger.admission.admit(ledger.order())
     await ledger.settler.submit(ticket, Usage(prompt=10, cached=4, completion=7, drafted=5, accepted=3), "completed")
-    nano = 6 * 500 + 4 * 50 + 7 * 1500
+    nano = 6 * 500 + 4 * 50 + 7 * 1500 + 2 * 7
     async with ledger.database.tenant(ledger.tenant_id) as c:
         [event] = await usage_queries.list_events(c, ledger.tenant_id)
         [total] = await usage_queries.summarize(c, ledger.tenant_id, "total")
@@ -65,6 +71,7 @@ async def test_a_settlement_writes_event_rollup_spend_and_wallet(ledger):
     assert (event.request_id, event.nano, event.outcome, event.accepted) == (ticket.request_id, nano, "completed", 3)
     assert event.price_id == ticket.price.id
     assert (total.requests, total.prompt, total.cached, total.completion, total.nano) == (1, 10, 4, 7, nano)
+    assert (total.drafted, total.accepted) == (5, 3)
     assert (entry.seq, entry.kind, entry.nano, entry.balance_after) == (1, "usage", -nano, -nano)
     async with ledger.database.operator() as c:
         assert (await reconcile(c)).balanced
@@ -197,7 +204,10 @@ async def test_rollups_equal_events_by_every_dimension(ledger, tmp_path):
     waiting = []
     for _ in range(120):
         ticket = await ledger.admission.admit(ledger.order(key_id=rng.choice(keys)))
-        used = Usage(rng.randrange(5, 11), rng.randrange(5), rng.randrange(21))
+        accepted = rng.randrange(9)
+        used = Usage(
+            rng.randrange(5, 11), rng.randrange(5), rng.randrange(21), accepted + rng.randrange(40), accepted
+        )
         waiting.append(ledger.settler.submit(ticket, used, rng.choice(["completed", "cancelled", "failed"])))
     await asyncio.gather(*waiting)
     async with ledger.database.tenant(ledger.tenant_id) as c:
@@ -208,9 +218,8 @@ async def test_rollups_equal_events_by_every_dimension(ledger, tmp_path):
                 mine = [e for e in events if by == "hour" or key(e) == s.id]
                 assert s.requests == len(mine)
                 assert s.nano == sum(e.nano for e in mine)
-                assert (s.prompt, s.cached, s.completion) == tuple(
-                    sum(getattr(e, f) for e in mine) for f in ("prompt", "cached", "completion")
-                )
+                counted = ("prompt", "cached", "completion", "drafted", "accepted")
+                assert [getattr(s, f) for f in counted] == [sum(getattr(e, f) for e in mine) for f in counted]
             assert sum(s.requests for s in sums) == 120
         window = usage_queries.Window(key_id=keys[1])
         [one] = await usage_queries.summarize(c, ledger.tenant_id, "total", window)
@@ -247,6 +256,9 @@ async def test_the_wallet_is_a_running_balance_without_gaps(ledger):
     [
         ("UPDATE usage_event SET completion = completion + 1 WHERE request_id = $1", "hourly rollups"),
         ("UPDATE usage_event SET nano = nano + 1 WHERE request_id = $1", "their price"),
+        ("UPDATE usage_event SET accepted = accepted - 1 WHERE request_id = $1", "their price"),
+        ("UPDATE usage_event SET drafted = drafted + 1, accepted = accepted + 1 WHERE request_id = $1", "rollups"),
+        ("UPDATE usage_hour SET drafted = drafted + 1 WHERE $1::uuid IS NOT NULL", "hourly rollups"),
         ("UPDATE usage_hour SET prompt = prompt + 1 WHERE $1::uuid IS NOT NULL", "hourly rollups"),
         ("UPDATE usage_hour SET requests = requests + 1 WHERE $1::uuid IS NOT NULL", "hourly rollups"),
         ("UPDATE wallet SET balance_nano = balance_nano + 1 WHERE $1::uuid IS NOT NULL", "wallet balance"),
@@ -258,7 +270,7 @@ async def test_the_wallet_is_a_running_balance_without_gaps(ledger):
 )
 async def test_reconciliation_notices_every_planted_lie(pg, ledger, sql, what):
     tickets = [await ledger.admission.admit(ledger.order()) for _ in range(3)]
-    await asyncio.gather(*(ledger.settler.submit(t, Usage(3, 0, 4), "completed") for t in tickets))
+    await asyncio.gather(*(ledger.settler.submit(t, Usage(3, 0, 4, 9, 2), "completed") for t in tickets))
     async with ledger.database.operator() as c:
         assert (await reconcile(c)).balanced
     admin = await asyncpg.connect(pg.admin)
