@@ -38,6 +38,7 @@ from tenantry.runtime.messages import (
     Event,
     Finished,
     FinishReason,
+    Guessing,
     Refused,
     Stats,
     Submit,
@@ -150,6 +151,7 @@ class ScriptedEngine:
     ready: bool = True
     stats: Stats | None = None
     refuse: tuple[str, str, str | None] | None = None
+    guessing: tuple[Guessing, ...] = ()
     generations: list[ScriptedGeneration] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)
     _encoded: dict[str, list[int]] = field(default_factory=dict)
@@ -158,6 +160,11 @@ class ScriptedEngine:
         generation = ScriptedGeneration(submit, self)
         self.generations.append(generation)
         return generation
+
+    async def guesses(self) -> tuple[Guessing, ...]:
+        if not self.ready:
+            raise EngineUnavailable(None, "the engine is not ready")
+        return self.guessing
 
     async def drop(self, digest: bytes) -> None:
         self.dropped.append(digest)

@@ -20,11 +20,14 @@ from tenantry.runtime import link
 from tenantry.runtime.errors import EngineUnavailable, RuntimeRefusal
 from tenantry.runtime.messages import (
     Abort,
+    AskGuesses,
     ChoiceFinished,
     Command,
     DropAdapter,
     Event,
     Finished,
+    Guesses,
+    Guessing,
     Ping,
     Pong,
     Refused,
@@ -106,6 +109,7 @@ class EngineClient:
         self._pong: Pong | None = None
         self._heard = 0.0
         self._ponged: asyncio.Future[Pong] | None = None
+        self._asked: dict[str, asyncio.Future[tuple[Guessing, ...]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self) -> None:
@@ -176,6 +180,20 @@ class EngineClient:
                 return await asyncio.shield(waiter)
         except (TimeoutError, EngineUnavailable):
             return None
+
+    async def guesses(self, timeout_s: float = 2.0) -> tuple[Guessing, ...]:
+        """What guessing did since the engine started. Raises EngineUnavailable if no answer came in time."""
+        ask = uuid4().hex
+        answer: asyncio.Future[tuple[Guessing, ...]] = asyncio.get_running_loop().create_future()
+        self._asked[ask] = answer
+        try:
+            self._send(AskGuesses(ask))
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise EngineUnavailable(None, "the engine does not answer") from None
+        finally:
+            del self._asked[ask]
 
     def engine_lost(self, why: str = "the engine died") -> None:
         """The supervisor knows that the engine is gone: every pending Generation is told now. Idempotent."""
@@ -274,6 +292,9 @@ class EngineClient:
         for event in events:
             if isinstance(event, Pong):
                 self._on_pong(event, epoch)
+            elif isinstance(event, Guesses):
+                if event.ask in self._asked and not self._asked[event.ask].done():
+                    self._asked[event.ask].set_result(event.counts)
             elif epoch == self._epoch:
                 self._route(event)
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from tenantry.adapters.errors import AdapterError
@@ -16,6 +17,7 @@ from tenantry.runtime.journal import Closed, Counted, Opened, Record
 from tenantry.runtime.messages import (
     Event,
     Finished,
+    Guessing,
     Refused,
     Stats,
     Submit,
@@ -124,36 +126,49 @@ class Engine:
         return self._scheduler.has_work
 
     def stats(self) -> Stats:
-        return self._scheduler.stats()
+        stats, speculator = self._scheduler.stats(), self._speculator
+        return stats if speculator is None else msgspec.structs.replace(stats, proposers=speculator.totals())
 
     # Guesses
+
+    def guesses(self) -> tuple[Guessing, ...]:
+        """What guessing did so far, by namespace."""
+        return tuple(self._speculator.counts()) if self._speculator is not None else ()
 
     def _guesses(self) -> Mapping[int, Guess]:
         """What the next step guesses, decided by what was learned of guesses and of time."""
         if self._speculator is None:
             return NO_GUESSES
         candidates = self._scheduler.candidates()
-        if not candidates:
-            return NO_GUESSES
         return self._speculator.propose(candidates, self._scheduler.guess_budget(len(candidates)), self._step_time)
 
     def _learn(self, plan: StepPlan, result: StepResult) -> None:
         """After the commit: how long it took, which guesses stood, and what the runner guesses next."""
-        computed = sum(len(row.tokens) + (len(row.draft.tokens) if row.draft is not None else 0) for row in plan.rows)
-        if computed and result.seconds:
-            self._step_time.observe(computed, sum(row.start + len(row.tokens) for row in plan.rows), result.seconds)
         speculator = self._speculator
-        if speculator is None:
+        if speculator is None or not plan.rows:
             return
+        self._observe(plan.rows, result)
         judged = []
         for row, row_result in zip(plan.rows, result.rows, strict=True):
             if row.draft is not None and row_result.fault is None:
-                judged.append(Judged(row.sequence, row.adapter, row.draft, row_result.accepted))
+                judged.append(Judged(row.sequence, row.draft, row_result.tokens, row_result.accepted))
             if row_result.proposal is not None:
                 length = row.start + len(row.tokens) + len(row_result.tokens)
                 speculator.proposed(row.sequence, length, row_result.proposal)
         speculator.learn(judged)
-        speculator.guessed(result.guessing_seconds, max((row.ahead for row in plan.rows), default=0))
+        speculator.took(result.seconds, result.guessing_seconds)
+
+    def _observe(self, rows: Sequence[Row], result: StepResult) -> None:
+        """How long it took, where somebody measured."""
+        if not result.seconds:
+            return
+        decoding = [row for row in rows if len(row.tokens) == 1]
+        nodes = sum(len(row.draft.tokens) for row in decoding if row.draft is not None)
+        prompt = sum(len(row.tokens) for row in rows) - len(decoding)
+        attended = sum(row.start + len(row.tokens) for row in rows)
+        self._step_time.observe(len(decoding), nodes, prompt, attended, result.seconds)
+        ahead = [row.ahead for row in rows]
+        self._step_time.observe_guessing(max(ahead), sum(ahead), result.guessing_seconds)
 
     # The journal
 

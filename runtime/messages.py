@@ -80,7 +80,13 @@ class Ping(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Keeps the client's lease: a client silent for CLIENT_LEASE_S has its requests aborted. Answered by Pong."""
 
 
-Command = Submit | Abort | WarmAdapter | DropAdapter | Ping
+class AskGuesses(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """What guessing did so far. Answered by Guesses with the same `ask`."""
+
+    ask: str
+
+
+Command = Submit | Abort | WarmAdapter | DropAdapter | Ping | AskGuesses
 
 
 MAX_REJECTED_PER_TOKEN = 16
@@ -159,6 +165,20 @@ class AdapterState(msgspec.Struct, frozen=True):
     users: int
 
 
+class ProposerCounts(msgspec.Struct, frozen=True, array_like=True):
+    """adapted: for rows with an adapter. drafts: rows that were judged with guesses of this proposer. drafted,
+    accepted: their nodes, and those that stood, be it beyond the end of a choice. tried, stood: by depth, from 0:
+    guesses whose ancestors all stood, and those of them that did."""
+
+    proposer: str
+    adapted: bool
+    drafts: int
+    drafted: int
+    accepted: int
+    tried: tuple[int, ...]
+    stood: tuple[int, ...]
+
+
 class Stats(msgspec.Struct, frozen=True):
     """A snapshot for health, metrics and the console. Counters are totals since the engine started.
 
@@ -186,6 +206,7 @@ class Stats(msgspec.Struct, frozen=True):
     adapter_idle_bytes: int = 0
     free_bytes: int = 0
     adapters: tuple[AdapterState, ...] = ()
+    proposers: tuple[ProposerCounts, ...] = ()
 
 
 class Pong(msgspec.Struct, frozen=True, tag=True):
@@ -197,7 +218,25 @@ class Pong(msgspec.Struct, frozen=True, tag=True):
     stats: Stats
 
 
-Event = Tokens | ChoiceFinished | Finished | Refused | Pong
+class Guessing(msgspec.Struct, frozen=True, array_like=True):
+    """Since the engine started, of the requests of one namespace that took guesses. steps: that its sequences drew
+    in, after their prompts; tokens: drawn in them. Without guesses there had been as many steps as tokens."""
+
+    namespace: bytes
+    adapter: bytes | None
+    steps: int
+    tokens: int
+    proposers: tuple[ProposerCounts, ...]
+
+
+class Guesses(msgspec.Struct, frozen=True, tag=True):
+    """Of the namespaces that were used last."""
+
+    ask: str
+    counts: tuple[Guessing, ...]
+
+
+Event = Tokens | ChoiceFinished | Finished | Refused | Pong | Guesses
 
 
 class Events(msgspec.Struct, frozen=True):

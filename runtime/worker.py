@@ -38,11 +38,13 @@ from tenantry.runtime.link import Client, Heartbeat, ServerLink
 from tenantry.runtime.messages import (
     CLIENT_LEASE_S,
     Abort,
+    AskGuesses,
     Command,
     DropAdapter,
     Event,
     Events,
     Finished,
+    Guesses,
     Ping,
     Pong,
     Refused,
@@ -123,6 +125,8 @@ class Worker:
                     log.warning("adapter_not_warmed", digest=command.digest.hex(), kind=type(error).__name__)
             case DropAdapter() if current:
                 self._engine.drop(command.digest)
+            case AskGuesses():
+                self._link.send(client, Events((Guesses(command.ask, self._engine.guesses()),)))
             case _:  # an abort of what has ended or is another's, or a command meant for an earlier life
                 pass
 
@@ -143,7 +147,7 @@ class Worker:
         """One frame per client. A client that is gone or does not read has its requests aborted."""
         frames: defaultdict[Client, list[Event]] = defaultdict(list)
         for event in events:
-            if isinstance(event, Pong):
+            if isinstance(event, Pong | Guesses):
                 continue
             ended = isinstance(event, Finished | Refused)
             client = self._owner.pop(event.request_id) if ended else self._owner[event.request_id]

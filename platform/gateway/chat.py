@@ -23,7 +23,7 @@ from tenantry.platform.metering.admission import Admission, Order
 from tenantry.platform.registry.models import Target
 from tenantry.platform.registry.service import Registry
 from tenantry.platform.tenants.principal import Principal
-from tenantry.runtime.messages import Sampling, Stats, Submit
+from tenantry.runtime.messages import Guessing, Sampling, Stats, Submit
 from tenantry.runtime.namespace import Namespace
 
 TOKENISE_DEADLINE_S = 5.0
@@ -50,6 +50,7 @@ class Engine(Protocol):
     @property
     def stats(self) -> Stats | None: ...
     def generate(self, submit: Submit) -> Generation: ...
+    async def guesses(self) -> tuple[Guessing, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,10 @@ class ChatService:
             raise
         self._runs.start(run)
         return Opened(run, {**ticket.headers, **_answered_by(target)})
+
+    async def guesses(self) -> tuple[Guessing, ...]:
+        """What the engine's guesses came to. Raises EngineUnavailable."""
+        return await self._serving.engine.guesses()
 
     async def _tokenise(self, request: ChatRequest | CompletionRequest) -> tuple[int, ...]:
         text, limits = self._serving.text, self._serving.limits

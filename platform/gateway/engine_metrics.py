@@ -3,12 +3,13 @@
 Owns the translation alone. Labels carry no digests and no tenants.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tenantry.platform.gateway.chat import Engine
+from tenantry.runtime.messages import ProposerCounts
 
 _GAUGES = {
     "running": "Sequences in the running batch.",
@@ -52,3 +53,29 @@ class EngineMetrics(Collector):
             yield GaugeMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
+        yield from _guesses(stats.proposers)
+
+
+def _guesses(proposers: Sequence[ProposerCounts]) -> Iterator[Metric]:
+    """By proposer, and by whether an adapter answered: which one is told to who may know it, at /api/v1/speculation.
+
+    A position's guesses are those whose ancestors all stood; position 0 is the first.
+    """
+    labels = ["proposer", "weights"]
+    drafted = CounterMetricFamily("tenantry_engine_guesses", "Tokens guessed and computed.", labels=labels)
+    stood = CounterMetricFamily("tenantry_engine_guesses_accepted", "Those that stood.", labels=labels)
+    by_tried = CounterMetricFamily(
+        "tenantry_engine_guesses_tried_at", "Guesses judged, by position.", labels=[*labels, "position"]
+    )
+    by_stood = CounterMetricFamily(
+        "tenantry_engine_guesses_accepted_at", "Those that stood, by position.", labels=[*labels, "position"]
+    )
+    for counts in proposers:
+        of = [counts.proposer, "adapter" if counts.adapted else "base"]
+        drafted.add_metric(of, counts.drafted)
+        stood.add_metric(of, counts.accepted)
+        for position, (tried, accepted) in enumerate(zip(counts.tried, counts.stood, strict=True)):
+            if tried:
+                by_tried.add_metric([*of, str(position)], tried)
+                by_stood.add_metric([*of, str(position)], accepted)
+    yield from (drafted, stood, by_tried, by_stood)

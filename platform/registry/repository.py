@@ -1,10 +1,10 @@
-"""The registry's statements. Each names the tenant itself, on top of row-level security.
+"""The registry's statements. A Repository's name the tenant themselves, on top of row-level security.
 
 Owns SQL over adapter, adapter_version, adapter_alias, alias_event and artifact. It must not know HTTP, files or
 who may do what: callers give a connection already scoped to the tenant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,17 @@ class Held:
     adapters: int
     bytes: int
     uploads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A tenant, by id and name, and the version of an adapter of his that has this digest."""
+
+    tenant_id: UUID
+    tenant: str
+    adapter: str
+    number: int
+    digest: bytes
 
 
 class Repository:
@@ -241,3 +252,14 @@ def _version(row: Mapping[str, Any]) -> Version:
         _id(row["id"]), _id(row["adapter_id"]), row["number"], State(row["state"]), row["state_reason"],
         row["digest"], row["bytes"], row["rank"], row["targets"], row["report"], row["created_at"],
     )  # fmt: skip
+
+
+async def holders(connection: Connection, digests: Iterable[bytes]) -> list[Holder]:
+    """Whose adapters' versions these are, of all tenants that the connection may see."""
+    rows = await connection.fetch(
+        """SELECT v.tenant_id, t.name AS tenant, a.name, v.number, v.digest FROM adapter_version v
+        JOIN adapter a ON a.tenant_id = v.tenant_id AND a.id = v.adapter_id JOIN tenant t ON t.id = v.tenant_id
+        WHERE v.digest = ANY($1::bytea[]) ORDER BY v.tenant_id, a.name, v.number""",
+        list(digests),
+    )
+    return [Holder(_id(r["tenant_id"]), r["tenant"], r["name"], r["number"], r["digest"]) for r in rows]

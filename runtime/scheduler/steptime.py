@@ -1,38 +1,76 @@
-"""How long a step takes, learned while serving: seconds = a + b * tokens + c * attended, never constants in the code.
+"""How long a step takes, and guessing for the next one, learned while serving and never constants in the code.
 
-Owns the fit: recursive least squares with forgetting (Haykin, Adaptive Filter Theory, ch. 9), one update per step.
-Pure floats; the runner measures, this only remembers. tokens: computed in the step. attended: positions that they
-attend to, summed over rows, in thousands.
+Owns the fits: Kalman filters whose coefficients wander (Haykin, Adaptive Filter Theory, ch. 14), one update per step.
+Pure floats; the runner measures, this only remembers. In milliseconds inside, since a step takes some.
 """
 
-FORGET = 0.995
-DOUBT = 1e6  # variance of a coefficient about which nothing is known
-FIRST = (1e-3, 1e-5, 1e-6)  # seconds; only until the first steps are measured
+from collections.abc import Sequence
+
+DOUBT = 1e4  # variance, in ms^2, of a coefficient about which nothing is known
+MEMORY = 200  # measurements after which one counts little: coefficients are taken to wander that slowly
+NOISE = 0.1  # a measurement is off by so much of itself
+QUIETEST = 0.02  # and by so many ms at least
+LEARNED = 16  # measurements after which one may be called strange
+
+
+class Fit:
+    """seconds = coefficients . features, no coefficient counted below 0. first: what to believe at first, in ms."""
+
+    def __init__(self, first: Sequence[float]) -> None:
+        self._at = list(first)
+        self._doubt = [[DOUBT if i == j else 0.0 for j in range(len(first))] for i in range(len(first))]
+        self.seen = 0
+
+    def observe(self, features: Sequence[float], seconds: float) -> None:
+        """One measurement. Ten times what was expected, once there is something to expect, counts as twice: a page
+        fault or a compiler must not teach it."""
+        took, expected = 1e3 * seconds, 1e3 * self.seconds(features)
+        if self.seen > LEARNED and took > 10 * expected:
+            took = 2 * expected
+        used = [i for i, x in enumerate(features) if x]
+        gain = [sum(row[j] * features[j] for j in used) for row in self._doubt]
+        noise = max(NOISE * took, QUIETEST) ** 2
+        scale = noise + sum(features[i] * gain[i] for i in used)
+        error = (took - sum(self._at[i] * features[i] for i in used)) / scale
+        for i, g in enumerate(gain):
+            self._at[i] += g * error
+            row, part = self._doubt[i], g / scale
+            for j, other in enumerate(gain):
+                row[j] -= part * other
+            if row[i] < DOUBT:
+                row[i] += noise / MEMORY**2
+        self.seen += 1
+
+    def seconds(self, features: Sequence[float]) -> float:
+        """Positive, whatever noise made of the fit."""
+        return max(1e-3 * sum(max(a, 0.0) * x for a, x in zip(self._at, features, strict=True)), 1e-6)
 
 
 class StepTimeModel:
+    """A step of `rows` that draw a token, with `nodes` guesses judged beside them (the first costs more than the
+    next), `prompt` tokens of prompts, all of which look at `attended` positions, summed over rows. And guessing for
+    the next one: `levels` one after the other, of `guesses` in all."""
+
     def __init__(self) -> None:
-        self._at = list(FIRST)
-        self._spread = [[DOUBT if i == j else 0.0 for j in range(3)] for i in range(3)]
-        self.steps = 0
+        self._step = Fit((1.0, 0.1, 0.0, 0.1, 1.0, 0.1))
+        self._guessing = Fit((0.1, 0.5, 0.1))
 
-    def observe(self, tokens: int, attended: int, seconds: float) -> None:
-        """One measured step. A step ten times slower than expected, once the model has seen some, counts as one twice
-        as slow: a page fault or a compiler must not teach it."""
-        expected = self.seconds(tokens, attended)
-        if self.steps > 16 and seconds > 10 * expected:
-            seconds = 2 * expected
-        x = (1.0, float(tokens), attended / 1000)
-        gain = [sum(row[j] * x[j] for j in range(3)) for row in self._spread]
-        scale = FORGET + sum(x[i] * gain[i] for i in range(3))
-        error = seconds - sum(a * b for a, b in zip(self._at, x, strict=True))
-        self._at = [a + g / scale * error for a, g in zip(self._at, gain, strict=True)]
-        spread = [[(self._spread[i][j] - gain[i] * gain[j] / scale) / FORGET for j in range(3)] for i in range(3)]
-        if all(spread[i][i] < DOUBT for i in range(3)):  # unexcited directions must not blow up
-            self._spread = spread
-        self.steps += 1
+    def observe(self, rows: int, nodes: int, prompt: int, attended: int, seconds: float) -> None:
+        self._step.observe(_work(rows, nodes, prompt, attended), seconds)
 
-    def seconds(self, tokens: int, attended: int = 0) -> float:
-        """Expected time; rises with tokens and is positive, whatever noise made of the fit."""
-        a, b, c = (max(value, 0.0) for value in self._at)
-        return max(a + b * tokens + c * attended / 1000, 1e-6)
+    def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0) -> float:
+        """Expected time of the step."""
+        return self._step.seconds(_work(rows, nodes, prompt, attended))
+
+    def observe_guessing(self, levels: int, guesses: int, seconds: float) -> None:
+        if levels:
+            self._guessing.observe((1.0, float(levels), guesses / 8), seconds)
+
+    def guessing(self, levels: int, guesses: int) -> float:
+        """Expected time of guessing; none takes none."""
+        return self._guessing.seconds((1.0, float(levels), guesses / 8)) if levels else 0.0
+
+
+def _work(rows: int, nodes: int, prompt: int, attended: int) -> tuple[float, ...]:
+    """Of similar size, so that one doubt suits them all."""
+    return (1.0, rows / 8, 1.0 if nodes else 0.0, nodes / 8, prompt / 128, attended / 4096)

@@ -1,19 +1,69 @@
-"""How often guesses stood, by adapter, proposer and position, and what that says of the next ones.
+"""How often guesses stood, and what that says of the next ones.
 
-Owns the statistics. Rates are exponentially weighted and shrunk towards a prior, which for an adapter is what all
-adapters together reached: a new adapter starts from its neighbours' experience. Pure; knows no requests.
+Owns the statistics that decide how much is guessed. A guess has a grade, known before it is judged: how long the
+text agreed before it (lookup), how sure its proposer was, or how deep it lies. Rates per grade are exponentially
+weighted and shrunk: a sequence's towards its adapter's, an adapter's towards all adapters'. Pure.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
 
-DECAY = 0.98  # weight of what was known, per verified guess
-SHRINK = 8.0  # guesses that a prior is worth
-PRIOR = 0.6
-POSITIONS = 16  # deeper guesses count with the last one
+from tenantry.runtime.speculative.tree import ROOT, DraftTree, depths
+
+DECAY: Final = 0.98  # weight of what was known, per judged guess
+SHRINK: Final = 6.0  # judged guesses that a prior is worth
+GRADES: Final = 12
+AGREED: Final = (2, 3, 4, 5, 6, 8, 10, 13, 17, 24, 33)  # tokens that agreed: where the next grade begins
+
+Grade = int
+
+
+class Basis(Enum):
+    """What a grade says: depth of the guess (or of a whole level, of which one may stand), tokens that agreed before
+    it, or its chance as its proposer sees it."""
+
+    DEPTH = "depth"
+    LEVEL = "level"
+    AGREED = "agreed"
+    SURE = "sure"
+
+    def prior(self, grade: Grade) -> float:
+        """Before anything was judged: long agreement mostly goes on, and proposers roughly know what they say."""
+        match self:
+            case Basis.DEPTH | Basis.LEVEL:
+                return 0.6
+            case Basis.AGREED:
+                return min(0.95, 0.4 + 0.07 * grade)
+            case Basis.SURE:
+                return (grade + 0.5) / GRADES
+
+
+Scale = tuple[str, Basis]  # a proposer's name, and what its guesses are graded by
+
+
+def graded(tree: DraftTree, agreed: int = 0) -> tuple[Scale, list[Grade]]:
+    """Of each node. agreed: tokens before the root that agreed, of a chain that was looked up; 0 for others."""
+    if agreed:
+        found = [sum(agreed + i >= bound for bound in AGREED) for i in range(len(tree.tokens))]
+        return (tree.kind, Basis.AGREED), found
+    if not tree.chance:
+        return (tree.kind, Basis.DEPTH), [at_depth(depth) for depth in depths(tree)]
+    sure = []
+    for node, parent in enumerate(tree.parents):
+        before = 1.0 if parent == ROOT else tree.chance[parent]
+        sure.append(max(0, min(int(GRADES * tree.chance[node] / before) if before > 0 else 0, GRADES - 1)))
+    return (tree.kind, Basis.SURE), sure
+
+
+def at_depth(depth: int) -> Grade:
+    """1 for the root's children; those below the last grade count with it."""
+    return min(depth, GRADES) - 1
 
 
 @dataclass(slots=True)
-class _Rate:
+class Rate:
     stood: float = 0.0
     tried: float = 0.0
 
@@ -27,32 +77,42 @@ class _Rate:
 
 @dataclass(slots=True)
 class Acceptance:
-    """Rates of one engine. A position is the depth of a guess, 0 for the first: the rate is that of a guess whose
-    ancestors all stood."""
+    """Rates of one engine."""
 
-    _all: dict[str, list[_Rate]] = field(default_factory=dict)
-    _own: dict[tuple[bytes | None, str], list[_Rate]] = field(default_factory=dict)
+    _all: dict[Scale, list[Rate]] = field(default_factory=dict)
+    _own: dict[tuple[bytes | None, Scale], list[Rate]] = field(default_factory=dict)
+    _sequence: dict[int, dict[Scale, list[Rate]]] = field(default_factory=dict)
 
-    def observe(self, adapter: bytes | None, kind: str, accepted: int, depth: int) -> None:
-        """One verified row: `accepted` guesses stood, of a tree `depth` deep along the path that was taken."""
-        for rates in (self._all.setdefault(kind, _fresh()), self._own.setdefault((adapter, kind), _fresh())):
-            for position in range(min(accepted + 1, depth)):
-                rates[min(position, POSITIONS - 1)].add(position < accepted)
+    def observe(
+        self, adapter: bytes | None, sequence: int, scale: Scale, judged: Iterable[tuple[Grade, bool]]
+    ) -> None:
+        """judged: guesses whose ancestors all stood, and whether they did."""
+        tables = (
+            self._all.setdefault(scale, _fresh()),
+            self._own.setdefault((adapter, scale), _fresh()),
+            self._sequence.setdefault(sequence, {}).setdefault(scale, _fresh()),
+        )
+        for grade, stood in judged:
+            for rates in tables:
+                rates[grade].add(stood)
 
-    def rate(self, adapter: bytes | None, kind: str, position: int) -> float:
-        """Chance that a guess at this depth stands, its ancestors having stood."""
-        at = min(position, POSITIONS - 1)
-        shared = self._all[kind][at].towards(PRIOR) if kind in self._all else PRIOR
-        own = self._own.get((adapter, kind))
-        return own[at].towards(shared) if own is not None else shared
+    def rate(self, adapter: bytes | None, sequence: int, scale: Scale, grade: Grade) -> float:
+        """Chance that a guess of this grade stands, its ancestors having stood."""
+        rate = scale[1].prior(grade)
+        mine = self._sequence.get(sequence)
+        for rates in (self._all.get(scale), self._own.get((adapter, scale)), mine.get(scale) if mine else None):
+            if rates is not None:
+                rate = rates[grade].towards(rate)
+        return rate
 
-    def chances(self, adapter: bytes | None, kind: str, depth: int) -> list[float]:
-        """Chance that a whole chain down to each depth stands: falling."""
-        found, chance = [], 1.0
-        for position in range(depth):
-            chance *= self.rate(adapter, kind, position)
-            found.append(chance)
-        return found
+    def rates(self, adapter: bytes | None, sequence: int, scale: Scale, found: Sequence[Grade]) -> list[float]:
+        """Of guesses of these grades, one by one."""
+        known = {grade: self.rate(adapter, sequence, scale, grade) for grade in set(found)}
+        return [known[grade] for grade in found]
+
+    def end(self, sequence: int) -> None:
+        """A sequence is over."""
+        self._sequence.pop(sequence, None)
 
     def forget(self, adapter: bytes) -> None:
         """A retired adapter's rates."""
@@ -60,5 +120,5 @@ class Acceptance:
             del self._own[key]
 
 
-def _fresh() -> list[_Rate]:
-    return [_Rate() for _ in range(POSITIONS)]
+def _fresh() -> list[Rate]:
+    return [Rate() for _ in range(GRADES)]

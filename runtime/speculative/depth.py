@@ -1,58 +1,73 @@
-"""How much to guess: one knapsack over the batch, from chances and the step-time model; nothing is a valid answer.
+"""How much to guess: one knapsack over the batch, from chances and measured times; nothing is a valid answer.
 
-Each node's value is the chance that its whole path stands, its price the time that one more token adds to the step.
-Nodes are taken dearest first while each adds more tokens per second than the step has without it, so that a step
-with guesses is never expected to be slower per token than one without (runtime.md 6g). Pure.
+Each guess is worth the chance that its whole path stands, and costs what it adds to the step. Guesses are taken
+dearest first, and of all their prefixes the one with the most tokens per second wins, the empty one included: a step
+with guesses is never expected to give fewer tokens per second than one without (runtime.md 6g). Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+
+WORTH = 1.02  # times as many tokens per second as without: less is not worth the trouble of judging
 
 
-class StepTime(Protocol):
-    def seconds(self, tokens: int) -> float:
-        """Expected time of a step that computes `tokens` tokens."""
-        ...
-
-
-def share(chances: Sequence[Sequence[float]], rows: int, tokens: int, budget: int, step: StepTime) -> list[int]:
+def share(chances: Sequence[Sequence[float]], rows: int, budget: int, cost: Callable[[int], float]) -> list[int]:
     """How many nodes each row may spend.
 
     chances[r]: chance of each of row r's guesses, likeliest first. rows: rows that will draw a token, guesses or not.
-    tokens: tokens of the step without guesses. budget: most guesses in the step.
+    budget: most guesses in the step. cost: seconds of the step with so many guesses.
     """
-    taken = [0] * len(chances)
     heap = [(-row[0], r) for r, row in enumerate(chances) if row]
     heapify(heap)
-    gain = float(rows)
-    count = tokens
-    while heap and count - tokens < budget:
+    order: list[int] = []
+    best, rate, gain, so_far = 0, WORTH * rows / cost(0), float(rows), cost(0)
+    taken = [0] * len(chances)
+    while heap and len(order) < budget:
         value, r = heappop(heap)
-        now, more = step.seconds(count), step.seconds(count + 1)
-        if -value * now <= gain * (more - now):  # (gain + value) / more <= gain / now
+        after = cost(len(order) + 1)
+        if order and -value <= rate * (after - so_far):  # later guesses are worth less and cost no less
             break
-        gain -= value
-        count += 1
+        gain, so_far = gain - value, after
+        order.append(r)
         taken[r] += 1
+        if gain > rate * after:
+            best, rate = len(order), gain / after
         if taken[r] < len(chances[r]):
             heappush(heap, (-chances[r][taken[r]], r))
+    taken = [0] * len(chances)
+    for r in order[:best]:
+        taken[r] += 1
     return taken
 
 
-def level(
-    chances: Sequence[Sequence[float]], rows: int, tokens: int, deepest: int, step: StepTime, each: float
-) -> int:
-    """How deep a proposer should guess for a whole batch at once, where every level costs it `each` seconds.
+def levels(
+    chances: Sequence[Sequence[float]],
+    rows: int,
+    cost: Callable[[int], float],
+    guessing: Callable[[int, int], float],
+) -> list[int]:
+    """How deep a proposer should guess for each row, before it has guessed anything.
 
-    chances[r][d]: chance that row r's chain stands down to depth d. The rest as in share. The same rule: one more
-    level must bring more tokens per second than the step has without it.
+    chances[r][d]: chance that row r's path stands down to depth d, falling. rows, cost: as in share. guessing:
+    seconds that the proposer takes for (levels, guesses of all rows together). A row goes on from level to level
+    while its own guess is worth what it adds; how deep all go together is decided as in share.
     """
-    gain, count, cost = float(rows), tokens, step.seconds(tokens)
-    for depth in range(deepest):
-        more = [row[depth] for row in chances if len(row) > depth]
-        longer = cost + each + step.seconds(count + len(more)) - step.seconds(count)
-        if not more or (gain + sum(more)) * cost <= gain * longer:
-            return depth
-        gain, count, cost = gain + sum(more), count + len(more), longer
-    return deepest
+    base = rows / cost(0)
+    node, guess = cost(2) - cost(1), guessing(1, 2) - guessing(1, 1)
+    going = [r for r, row in enumerate(chances) if row]
+    reach = [0] * len(chances)
+    best, rate, gain, guesses = 0, WORTH * base, float(rows), 0
+    depth = 0
+    while going:
+        going = [r for r in going if len(chances[r]) > depth and chances[r][depth] > base * (node + guess)]
+        if not going:
+            break
+        depth += 1
+        for r in going:
+            reach[r] = depth
+            gain += chances[r][depth - 1]
+        guesses += len(going)
+        after = cost(guesses) + guessing(depth, guesses)
+        if gain > rate * after:
+            best, rate = depth, gain / after
+    return [min(r, best) for r in reach]

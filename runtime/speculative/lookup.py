@@ -1,16 +1,35 @@
 """Prompt lookup: the guess is what followed when the same tokens came before (Saxena 2023; REST, He et al. 2024).
 
 Owns one index of n-grams per namespace, so that no tenant's or adapter's text is ever guessed for another, and a
-bound on its memory. Pure over ints; knows no model. Deterministic: of several places the latest counts.
+bound on its memory. How far back the two places agree says how much to expect (SuffixDecoding, Oliaro et al. 2024).
+Pure over ints; knows no model. Deterministic: of several places the latest counts.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tenantry.runtime.speculative.tree import DraftTree
 
 SIZES = (5, 3, 2)  # tokens that must agree, longest first
+FARTHEST = 40  # tokens looked back to see how many agree
 KIND = "ngram"
+
+
+class Match(NamedTuple):
+    """known[at]: what followed the last time. agreed: how many tokens before that are those at the text's end."""
+
+    known: Sequence[int]
+    at: int
+    agreed: int
+
+    def chain(self, most: int) -> DraftTree:
+        """What followed up to the very end of what is known is taken to repeat: "ababab" goes on as it did."""
+        found = list(self.known[self.at : self.at + most])
+        period = len(found)
+        while len(found) < most:
+            found.append(found[len(found) - period])
+        return DraftTree.chain(found, kind=KIND)
 
 
 class NgramIndex:
@@ -45,19 +64,20 @@ class NgramIndex:
                 if end - size >= self._begin:
                     self._after[tuple(self._tokens[end - size : end])] = end
 
-    def find(self, text: Sequence[int], most: int) -> list[int]:
-        """What followed the longest known ending of `text`; empty when it is new. What followed up to the very end of
-        the index is taken to repeat: "ababab" goes on as it did."""
+    def find(self, text: Sequence[int]) -> Match | None:
+        """Where the longest known ending of `text` was last followed by something; None when it is new."""
         for size in SIZES:
             at = self._after.get(tuple(text[-size:])) if size <= len(text) else None
             if at is not None:
-                period = len(self._tokens) - at
-                return [self._tokens[at + i % period] for i in range(most)]
-        return []
+                known, agreed, most = self._tokens, size, min(FARTHEST, at, len(text))
+                while agreed < most and known[at - 1 - agreed] == text[-1 - agreed]:
+                    agreed += 1
+                return Match(known, at, agreed)
+        return None
 
 
 class Lookup:
-    """Guesses from a sequence's own text first, then from finished texts of its namespace.
+    """Guesses from a sequence's own text, or from finished texts of its namespace where those agree for longer.
 
     texts: most namespaces remembered, the least recently used goes first. room: tokens of each.
     """
@@ -68,17 +88,19 @@ class Lookup:
         self._namespaces = namespaces
         self._room = room
 
-    def propose(self, sequence: int, namespace: bytes, tokens: Sequence[int], most: int) -> DraftTree | None:
-        """At most `most` guesses after `tokens`, a sequence's whole text so far; None when nothing is known."""
+    def find(self, sequence: int, namespace: bytes, tokens: Sequence[int]) -> Match | None:
+        """What may follow `tokens`, a sequence's whole text so far. To be used before anything else is told."""
         index = self._own.get(sequence)
         if index is None:
             index = self._own[sequence] = NgramIndex(1 << 62)
         index.extend(tokens[len(index) :])
-        found = index.find(tokens, most)
-        if not found and namespace in self._shared:
-            self._shared.move_to_end(namespace)
-            found = self._shared[namespace].find(tokens, most)
-        return DraftTree.chain(found, kind=KIND) if found else None
+        own = index.find(tokens)
+        shared = self._shared.get(namespace)
+        if shared is None or (own is not None and own.agreed > SIZES[0]):
+            return own
+        self._shared.move_to_end(namespace)
+        other = shared.find(tokens)
+        return other if other is not None and (own is None or other.agreed > own.agreed) else own
 
     def finish(self, sequence: int, namespace: bytes, tokens: Sequence[int], weights: bytes | None = None) -> None:
         """A sequence ended: its text is for its namespace now. weights: the adapter it was drawn with."""

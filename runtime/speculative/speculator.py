@@ -1,20 +1,34 @@
 """Who guesses what in the next step: candidates in, guesses out, verdicts remembered.
 
-Owns the proposals that wait for their step, the lookup index and the acceptance rates. It must not know pages,
-queues or tensors: proposals of models come in with the results of the step that made them.
+Owns what is known of each sequence that takes guesses, and the choice between lookup and the runner's proposer. It
+must not know pages, queues or tensors: proposals of models come in with the results of the step that made them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, chain
+from operator import mul
+from typing import Protocol
 
 import msgspec
 
-from tenantry.runtime.speculative.acceptance import Acceptance
-from tenantry.runtime.speculative.depth import StepTime, level, share
-from tenantry.runtime.speculative.lookup import Lookup
-from tenantry.runtime.speculative.tree import MAX_NODES, ROOT, DraftTree, depths, keep, likeliest
+from tenantry.runtime.messages import Guessing, ProposerCounts
+from tenantry.runtime.speculative.acceptance import Acceptance, Basis, at_depth, graded
+from tenantry.runtime.speculative.depth import levels, share
+from tenantry.runtime.speculative.growth import node_budget
+from tenantry.runtime.speculative.lead import Lead, looked_up, outcomes, proposed
+from tenantry.runtime.speculative.lookup import KIND, Lookup
+from tenantry.runtime.speculative.tally import Tally
+from tenantry.runtime.speculative.tree import MAX_NODES, DraftTree
+from tenantry.runtime.speculative.trials import Trials
 
-DEEPEST = 8  # tokens guessed in a row
-WAIT_STEPS = 32  # after guessing did not pay for a sequence, steps until one guess is tried again
+DEEPEST = 8  # levels that a model guesses
+LONGEST = 48  # tokens that are copied at once
+TOGETHER = 128  # guesses of all rows from which the knapsack chooses, while each has its FEWEST
+FEWEST = 4
+LONGEST_REST = 32  # steps without a look, after guessing did not pay again and again
+
+
+Cost = Callable[[int], float]  # seconds of a step, by how many guesses are judged in it
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -49,144 +63,235 @@ NOTHING = Guess()
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """One row's verdict. accepted: guesses that stood, of a tree `draft`."""
+    """One row's verdict. tokens: drawn, of which the first `accepted` are guesses that stood, of a tree `draft`."""
 
     sequence: int
-    adapter: bytes | None
     draft: DraftTree
+    tokens: Sequence[int]
     accepted: int
+
+
+class Times(Protocol):
+    """Expected seconds of a step, and of the runner's guessing for the next one: see StepTimeModel."""
+
+    def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0) -> float: ...
+    def guessing(self, levels: int, guesses: int) -> float: ...
+
+
+class _Followed:
+    """A sequence that takes guesses. length: of its text when it was last looked at; counted: of the part that the
+    tally knows; steps: that the tally does not know yet. agreed: of the lookup that its guesses now come from. rest,
+    patience: steps until texts are searched for it again, and how many they were the last time."""
+
+    __slots__ = ("agreed", "candidate", "counted", "length", "patience", "rest", "steps")
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.length = self.counted = len(candidate.tokens)
+        self.steps = self.agreed = self.rest = self.patience = 0
 
 
 class Speculator:
     """lookup: whether to guess from texts. model: the kind of the runner's own proposer, or "". fixed: guess this
-    deep always, for measurements; 0 lets acceptance and step time decide.
+    deep always, for measurements; 0 lets acceptance and times decide.
     """
 
     def __init__(self, lookup: bool, model: str = "", fixed: int = 0) -> None:
         self._lookup = Lookup() if lookup else None
         self._model = model
         self._fixed = fixed
+        self._followed: dict[int, _Followed] = {}
         self._proposals: dict[int, tuple[int, DraftTree]] = {}
-        self._followed: dict[int, Candidate] = {}
-        self._rest: dict[int, int] = {}
-        self._quiet = 0
-        self.acceptance = Acceptance()
-        self.guessing_seconds = 0.0  # of the runner's proposer, per token ahead and step
+        self._trials = Trials()
+        self._trying = False  # what the runner guesses in the step under way is a trial
+        self._first = 1
+        self._quiet = self._patience = 0  # steps for which the proposer is not even considered
+        self._acceptance = Acceptance()
+        self._tally = Tally()
 
-    def propose(self, candidates: Sequence[Candidate], budget: int, step: StepTime) -> Mapping[int, Guess]:
+    def propose(self, candidates: Sequence[Candidate], budget: int, times: Times) -> Mapping[int, Guess]:
         """Guesses for the next step, by sequence. budget: most nodes in all. Sequences that were candidates and are
         none any more are taken for ended: their text is what their namespace may be guessed from."""
-        self._close({c.sequence for c in candidates})
-        self._followed = {c.sequence: c for c in candidates}
-        trees = [self._tree(c) for c in candidates]
+        rows, followed = len(candidates), self._follow(candidates)
+        if not followed:
+            return {}
+        cost = _cost(times, rows, sum(one.length for one in followed))
+        most = self._fixed or max(FEWEST, min(LONGEST, TOGETHER // rows))
+        leads = [self._lead(one, most) for one in followed]
+        chances = [
+            lead.chances[: one.candidate.nodes] if lead is not None else ()
+            for one, lead in zip(followed, leads, strict=True)
+        ]
         if self._fixed:
-            taken = [
-                min(len(tree.tokens), c.nodes) if tree is not None else 0
-                for c, tree in zip(candidates, trees, strict=True)
-            ]
+            taken = [len(row) for row in chances]
         else:
-            chances = [self._chances(c, t)[: c.nodes] for c, t in zip(candidates, trees, strict=True)]
-            taken = share(chances, len(candidates), len(candidates), budget, step)
+            taken = share(chances, rows, budget, cost)
+            self._try_a_guess(chances, taken, cost)
+        ahead = self._ahead(followed, leads, taken, cost, times)
         guesses: dict[int, Guess] = {}
-        deep = self._level(candidates, step)
-        for candidate, tree, count in zip(candidates, trees, taken, strict=True):
-            draft = likeliest(tree, count) if tree is not None and count else None
-            if tree is not None and draft is None:
-                self._rest[candidate.sequence] = WAIT_STEPS
-            ahead = max(0, min(deep, candidate.room - 1 - (len(draft.tokens) if draft is not None else 0)))
-            if draft is not None or ahead:
-                guesses[candidate.sequence] = Guess(draft, ahead)
+        for one, lead, count, deep in zip(followed, leads, taken, ahead, strict=True):
+            if lead is not None:
+                one.agreed = lead.agreed
+                one.patience = 0 if count else min(one.patience + 1, rows)
+                one.rest = min(one.patience, LONGEST_REST)
+            draft = lead.take(count) if lead is not None else None
+            deep = max(0, min(deep, one.candidate.room - 1 - count))
+            if draft is not None or deep:
+                nodes = 0 if self._fixed else min(one.candidate.nodes, node_budget(rows))
+                guesses[one.candidate.sequence] = Guess(draft, deep, nodes if deep else 0)
         return guesses
 
     @property
     def first_ahead(self) -> int:
-        """How deep the runner should guess right after a prompt."""
-        return (self._fixed or 1) if self._model else 0
+        """How deep the runner should guess right after a prompt: as it lately did elsewhere."""
+        return (self._fixed or self._first) if self._model else 0
 
     def proposed(self, sequence: int, length: int, tree: DraftTree) -> None:
         """The runner's proposal for a sequence whose text is `length` tokens long now."""
         self._proposals[sequence] = (length, tree)
 
     def learn(self, judged: Sequence[Judged]) -> None:
-        """What a step's verdicts say."""
+        """What the verdicts of the step that was proposed last say."""
         for row in judged:
-            reach = max(depths(row.draft))
-            self.acceptance.observe(row.adapter, row.draft.kind, row.accepted, reach)
+            one, tree = self._followed[row.sequence], row.draft
+            of = one.candidate
+            scale, grades = graded(tree, one.agreed if tree.kind == KIND else 0)
+            tried = outcomes(tree, row.tokens, grades)
+            self._acceptance.observe(of.adapter, of.sequence, scale, chain.from_iterable(tried))
+            if tree.kind == self._model:
+                level = [(at_depth(at), at <= row.accepted) for at in range(1, len(tried) + 1)]
+                self._acceptance.observe(of.adapter, of.sequence, (tree.kind, Basis.LEVEL), level)
+            self._tally.judged(of.namespace, of.adapter, tree.kind, len(tree.tokens), len(tried), row.accepted)
 
-    def guessed(self, seconds: float, tokens: int) -> None:
-        """The runner's proposer took this long for guesses of so many tokens in a row."""
-        if tokens and seconds:
-            self.guessing_seconds += 0.1 * (seconds / tokens - self.guessing_seconds)
+    def took(self, seconds: float, guessing: float) -> None:
+        """The step that was proposed last, and the runner's guessing after it."""
+        self._trials.earn(seconds)
+        if self._trying:
+            self._trials.spend(guessing)
 
     def forget(self, adapter: bytes) -> None:
         """A retired adapter: what was learned of it, and every text drawn with it."""
-        self.acceptance.forget(adapter)
+        self._acceptance.forget(adapter)
         if self._lookup is not None:
             self._lookup.forget(adapter)
 
-    def _tree(self, candidate: Candidate) -> DraftTree | None:
-        """The better of what the model proposed and what the text suggests, cut to the sequence's room."""
-        length, tree = self._proposals.pop(candidate.sequence, (0, None))
-        if length != len(candidate.tokens):
-            tree = None
-        resting = self._rest.get(candidate.sequence, 0)
-        if resting > 0:
-            self._rest[candidate.sequence] = resting - 1
-            return None
-        found = None
-        most = min(DEEPEST, candidate.room, self._fixed or DEEPEST)
-        if self._lookup is not None and most > 0:
-            found = self._lookup.propose(candidate.sequence, candidate.namespace, candidate.tokens, most)
-        best = max((t for t in (tree, found) if t is not None), key=lambda t: self._worth(candidate, t), default=None)
-        return _within(best, candidate.room) if best is not None else None
+    def totals(self) -> tuple[ProposerCounts, ...]:
+        """What each proposer's guesses came to."""
+        return self._tally.totals()
 
-    def _worth(self, candidate: Candidate, tree: DraftTree) -> float:
-        """Expected number of guesses that stand."""
-        return sum(self._chances(candidate, tree))
+    def counts(self) -> Iterable[Guessing]:
+        """The same by namespace, and what it saved."""
+        for one in self._followed.values():
+            self._tell(one)
+        return self._tally.counts()
 
-    def _chances(self, candidate: Candidate, tree: DraftTree | None) -> list[float]:
-        """Of each node, likeliest first: what was measured at its depth, times its share among its siblings."""
-        if tree is None:
-            return []
-        deep = depths(tree)
-        measured = self.acceptance.chances(candidate.adapter, tree.kind, max(deep))
-        if tree.is_chain:
-            return measured
-        shares: list[float] = []
-        for node, parent in enumerate(tree.parents):
-            siblings = [n for n, p in enumerate(tree.parents) if p == parent]
-            total = sum(tree.chance[n] for n in siblings) if tree.chance else float(len(siblings))
-            own = tree.chance[node] / total if tree.chance and total > 0 else 1 / len(siblings)
-            shares.append(own * (1.0 if parent == ROOT else shares[parent]))
-        return sorted((measured[d - 1] * s for d, s in zip(deep, shares, strict=True)), reverse=True)
+    # What is known of sequences
 
-    def _level(self, candidates: Sequence[Candidate], step: StepTime) -> int:
-        """How deep the runner should guess for the step after this one. Where it does not pay, one level is tried
-        now and then, so that what has changed is noticed."""
-        if not self._model or not candidates:
-            return 0
+    def _follow(self, candidates: Sequence[Candidate]) -> list[_Followed]:
+        before, self._followed = self._followed, {}
+        for candidate in candidates:
+            one = before.pop(candidate.sequence, None)
+            if one is None:
+                one = _Followed(candidate)
+                self._quiet = 0  # what did not pay for others may for it
+            else:
+                one.candidate = candidate
+                _note(one)
+            self._followed[candidate.sequence] = one
+        for one in before.values():
+            self._close(one)
+        return list(self._followed.values())
+
+    def _close(self, one: _Followed) -> None:
+        _note(one)
+        self._tell(one)
+        of = one.candidate
+        self._proposals.pop(of.sequence, None)
+        self._acceptance.end(of.sequence)
+        if self._lookup is not None:
+            self._lookup.finish(of.sequence, of.namespace, of.tokens, of.adapter)
+
+    def _tell(self, one: _Followed) -> None:
+        self._tally.drew(one.candidate.namespace, one.candidate.adapter, one.steps, one.length - one.counted)
+        one.steps, one.counted = 0, one.length
+
+    # What may be guessed
+
+    def _lead(self, one: _Followed, most: int) -> Lead | None:
+        """The better of what the model proposed and what came before in texts."""
+        of, best = one.candidate, None
+        length, tree = self._proposals.pop(of.sequence, (0, None))
+        if tree is not None and length == one.length:
+            best = proposed(tree, of.room, self._acceptance, of.adapter, of.sequence)
+        if one.rest > 0:
+            one.rest -= 1
+        elif self._lookup is not None and of.room > 0:
+            match = self._lookup.find(of.sequence, of.namespace, of.tokens)
+            if match is not None:
+                other = looked_up(match, min(most, of.room), self._acceptance, of.adapter, of.sequence)
+                best = other if best is None or other.worth > best.worth else best
+        return best
+
+    def _try_a_guess(self, chances: Sequence[Sequence[float]], taken: list[int], cost: Cost) -> None:
+        """Judge one guess that is not expected to pay, if that can be afforded: the likeliest."""
+        left = [(row[0], r) for r, row in enumerate(chances) if row and not taken[r]]
+        if left:
+            others = sum(taken)
+            extra = cost(others + 1) - cost(others)
+            if self._trials.may(extra):
+                self._trials.spend(extra)
+                taken[max(left)[1]] = 1
+
+    # What the runner should guess for the step after this one
+
+    def _ahead(
+        self,
+        followed: Sequence[_Followed],
+        leads: Sequence[Lead | None],
+        taken: Sequence[int],
+        cost: Cost,
+        times: Times,
+    ) -> list[int]:
+        """Levels for each row. A row that copies a text goes on with it; the others ask for what pays."""
+        self._trying = False
+        nothing = [0] * len(followed)
+        if not self._model:
+            return nothing
         if self._fixed:
-            return min(self._fixed, MAX_NODES)
-        rows = len(candidates)
-        chances = [self.acceptance.chances(c.adapter, self._model, DEEPEST) for c in candidates]
-        deep = level(chances, rows, rows, DEEPEST, step, self.guessing_seconds)
-        self._quiet = 0 if deep else self._quiet + 1
-        return deep or int(self._quiet % WAIT_STEPS == 0)
+            return [min(self._fixed, MAX_NODES)] * len(followed)
+        if self._quiet > 0:
+            self._quiet -= 1
+            return nothing
+        rows = [
+            [] if lead is not None and lead.agreed and count > 1 else self._levels(one.candidate)
+            for one, lead, count in zip(followed, leads, taken, strict=True)
+        ]
+        deep = levels(rows, len(followed), cost, times.guessing)
+        self._first = max(deep)
+        if self._first:
+            self._patience = 0
+            return deep
+        self._patience = self._quiet = min(2 * self._patience + 1, LONGEST_REST)
+        left = [(row[0], r) for r, row in enumerate(rows) if row]
+        if left and self._trials.may(times.guessing(1, 1) + cost(1) - cost(0)):
+            self._trying = True
+            deep[max(left)[1]] = 1
+        return deep
 
-    def _close(self, alive: set[int]) -> None:
-        for sequence, candidate in self._followed.items():
-            if sequence not in alive:
-                self._proposals.pop(sequence, None)
-                self._rest.pop(sequence, None)
-                if self._lookup is not None:
-                    self._lookup.finish(sequence, candidate.namespace, candidate.tokens, candidate.adapter)
+    def _levels(self, of: Candidate) -> list[float]:
+        """Chance that a path of the model's stands down to each level."""
+        grades = [at_depth(level) for level in range(1, DEEPEST + 1)]
+        return list(
+            accumulate(self._acceptance.rates(of.adapter, of.sequence, (self._model, Basis.LEVEL), grades), mul)
+        )
 
 
-def _within(tree: DraftTree, room: int) -> DraftTree | None:
-    """The part of a tree that is at most `room` deep; None when nothing is left."""
-    if room < 1:
-        return None
-    deep = depths(tree)
-    if max(deep) <= room:
-        return tree
-    return keep(tree, [node for node, depth in enumerate(deep) if depth <= room])
+def _note(one: _Followed) -> None:
+    """What its last step drew."""
+    length = len(one.candidate.tokens)
+    one.steps += length > one.length
+    one.length = length
+
+
+def _cost(times: Times, rows: int, attended: int) -> Cost:
+    return lambda nodes: times.seconds(rows, nodes, attended=attended)

@@ -134,7 +134,7 @@ def test_no_more_guesses_fall_than_promised(byte_level_model):
     asked = [Submit("r", (1, 2, 3), Sampling(max_tokens=91, n=2, ignore_eos=True), bytes(32), None, "t")]
     wrong = Run(byte_level_model, asked, Speculator(False, "scripted", fixed=24), knows=0)
     usage = wrong.usage["r"]
-    assert usage.completion * (MAX_REJECTED_PER_TOKEN - 1) < usage.rejected
+    assert usage.completion * 12 < usage.rejected  # the last drafts are short
     assert usage.rejected <= usage.completion * MAX_REJECTED_PER_TOKEN
 
 

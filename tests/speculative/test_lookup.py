@@ -3,39 +3,59 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.runtime.speculative.lookup import SIZES, Lookup, NgramIndex
+from tenantry.runtime.speculative.lookup import FARTHEST, SIZES, Lookup, NgramIndex
 
 A, B = b"a" * 32, b"b" * 32
 
 
+def propose(lookup, sequence, namespace, tokens, most):
+    match = lookup.find(sequence, namespace, tokens)
+    return match.chain(most) if match is not None else None
+
+
 def test_what_came_before_is_guessed_again():
-    tree = Lookup().propose(1, A, [1, 2, 3, 4, 5, 9, 1, 2, 3], 3)
+    tree = propose(Lookup(), 1, A, [1, 2, 3, 4, 5, 9, 1, 2, 3], 3)
     assert tree is not None
     assert tree.tokens == (4, 5, 9)
     assert tree.is_chain
 
 
 def test_what_repeats_is_guessed_to_go_on():
-    tree = Lookup().propose(1, A, [7, 1, 2, 3, 1, 2, 3, 1, 2], 5)
+    tree = propose(Lookup(), 1, A, [7, 1, 2, 3, 1, 2, 3, 1, 2], 5)
     assert tree is not None
     assert tree.tokens == (3, 1, 2, 3, 1)
 
 
 def test_nothing_known_is_no_guess():
-    assert Lookup().propose(1, A, list(range(50)), 4) is None
+    assert propose(Lookup(), 1, A, list(range(50)), 4) is None
 
 
 def test_the_latest_place_counts():
-    tree = Lookup().propose(1, A, [1, 2, 7, 0, 1, 2, 8, 0, 1, 2], 1)
+    tree = propose(Lookup(), 1, A, [1, 2, 7, 0, 1, 2, 8, 0, 1, 2], 1)
     assert tree is not None
     assert tree.tokens == (8,)
+
+
+def test_how_far_back_two_places_agree_is_told():
+    for agreed in (2, 3, 4, 5, 7, FARTHEST, FARTHEST + 9):
+        same = list(range(10, 10 + agreed))
+        match = Lookup().find(1, A, [1, *same, 5, 2, *same])
+        assert match.agreed == min(agreed, FARTHEST)
+        assert match.chain(1).tokens == (5,)
+
+
+def test_a_finished_text_that_agrees_for_longer_is_preferred():
+    lookup = Lookup()
+    lookup.finish(1, A, [1, 2, 3, 4, 5, 6, 7, 8])
+    assert propose(lookup, 2, A, [4, 5, 0, 0, 3, 4, 5], 1).tokens == (6,)
+    assert propose(lookup, 3, A, [2, 3, 4, 5, 9, 2, 3, 4, 5], 1).tokens == (9,)
 
 
 def test_texts_of_another_namespace_are_never_guessed():
     lookup = Lookup()
     lookup.finish(1, A, [1, 2, 3, 4, 5, 6])
-    assert lookup.propose(2, B, [0, 1, 2, 3], 2) is None
-    found = lookup.propose(3, A, [0, 1, 2, 3], 2)
+    assert propose(lookup, 2, B, [0, 1, 2, 3], 2) is None
+    found = propose(lookup, 3, A, [0, 1, 2, 3], 2)
     assert found is not None
     assert found.tokens == (4, 5)
 
@@ -45,8 +65,8 @@ def test_a_retired_adapters_texts_are_forgotten():
     lookup.finish(1, A, [1, 2, 3, 4], b"adapter")
     lookup.finish(2, B, [1, 2, 3, 4], None)
     lookup.forget(b"adapter")
-    assert lookup.propose(3, A, [1, 2, 3], 1) is None
-    assert lookup.propose(4, B, [1, 2, 3], 1) is not None
+    assert propose(lookup, 3, A, [1, 2, 3], 1) is None
+    assert propose(lookup, 4, B, [1, 2, 3], 1) is not None
 
 
 def test_memory_is_bounded():
@@ -65,13 +85,13 @@ def test_memory_is_bounded():
 def test_growing_a_sequence_step_by_step_finds_what_a_fresh_index_finds(tokens, most):
     lookup = Lookup()
     for end in range(3, len(tokens) + 1):
-        grown = lookup.propose(1, A, tokens[:end], most)
-    assert grown == Lookup().propose(1, A, tokens, most)
+        grown = propose(lookup, 1, A, tokens[:end], most)
+    assert grown == propose(Lookup(), 1, A, tokens, most)
 
 
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=60), st.integers(1, 6))
 def test_a_guess_is_what_followed_the_latest_longest_match(tokens, most):
-    found = Lookup().propose(1, A, tokens, most)
+    found = propose(Lookup(), 1, A, tokens, most)
     ends = {
         size: [e for e in range(size, len(tokens)) if tokens[e - size : e] == tokens[len(tokens) - size :]]
         for size in SIZES

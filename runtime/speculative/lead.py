@@ -1,0 +1,71 @@
+"""One sequence's possible guesses in one step, with the chance of each: what the knapsack chooses from.
+
+Owns the joining of a proposal with what was measured of its like. It must not know batches, costs or who asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tenantry.runtime.speculative.acceptance import Acceptance, Grade, graded
+from tenantry.runtime.speculative.lookup import Match
+from tenantry.runtime.speculative.tree import ROOT, DraftTree, depths, keep, likeliest
+from tenantry.runtime.speculative.verify import children
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """chances: of each node's whole path, of the likeliest first."""
+
+    tree: DraftTree
+    agreed: int
+    chances: Sequence[float]
+
+    @property
+    def worth(self) -> float:
+        """Tokens that it is expected to bring."""
+        return sum(self.chances)
+
+    def take(self, count: int) -> DraftTree | None:
+        return likeliest(self.tree, count) if count else None
+
+
+def looked_up(match: Match, most: int, acceptance: Acceptance, adapter: bytes | None, sequence: int) -> Lead:
+    """A text that came before, so many tokens of it."""
+    return _lead(match.chain(most), match.agreed, acceptance, adapter, sequence)
+
+
+def proposed(tree: DraftTree, room: int, acceptance: Acceptance, adapter: bytes | None, sequence: int) -> Lead | None:
+    """A model's guesses, at most `room` deep; None when nothing is left of them."""
+    if room < 1:
+        return None
+    deep = depths(tree)
+    if max(deep) > room:
+        tree = keep(tree, [node for node, depth in enumerate(deep) if depth <= room])
+    return _lead(tree, 0, acceptance, adapter, sequence)
+
+
+def _lead(tree: DraftTree, agreed: int, acceptance: Acceptance, adapter: bytes | None, sequence: int) -> Lead:
+    scale, grades = graded(tree, agreed)
+    rates = acceptance.rates(adapter, sequence, scale, grades)
+    chances: list[float] = []
+    for rate, parent in zip(rates, tree.parents, strict=True):
+        chances.append(rate * (1.0 if parent == ROOT else chances[parent]))
+    return Lead(tree, agreed, chances if tree.is_chain else sorted(chances, reverse=True))
+
+
+def outcomes(tree: DraftTree, tokens: Sequence[int], grades: Sequence[Grade]) -> list[list[tuple[Grade, bool]]]:
+    """By level, of each guess that was tried, its ancestors having stood: its grade, and whether it stood.
+
+    tokens: what was drawn after the root; grades: of each node.
+    """
+    below, at = children(tree), ROOT
+    tried: list[list[tuple[Grade, bool]]] = []
+    for token in tokens:
+        if at not in below:
+            break
+        tried.append([(grades[node], tree.tokens[node] == token) for node in below[at]])
+        following = next((node for node in below[at] if tree.tokens[node] == token), None)
+        if following is None:
+            break
+        at = following
+    return tried
