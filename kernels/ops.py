@@ -23,6 +23,7 @@ from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.quant.linear import PrepareLinear, prepare_linear, prepare_reference, prepare_triton
 from tenantry.kernels.quant.schemes import Scheme
 from tenantry.kernels.sampling import reference as reference_sampling
+from tenantry.kernels.sampling.drawn import Draw, at_once
 from tenantry.kernels.sampling.spec import DrawSpec, SampleResult
 
 
@@ -36,7 +37,8 @@ class Ops:
     apply_lora(x, y, layer, site, plan, table): see lora/reference.py; project(linear, x, ...): see lora/project.py.
     prepare_linear(weight, bias, scheme): see quant/linear.py; called once per layer at load.
     add_norm(hidden, delta, weight, eps), silu_mul(gate_up): see elementwise/reference.py.
-    sample(logits, specs): see sampling/reference.py.
+    sample(logits, specs): see sampling/reference.py; draw(logits, specs, beside) asks for the same and does not wait,
+    and brings another bool tensor along: see sampling/drawn.py.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Ops:
     add_norm: Callable[[Tensor, Tensor | None, Tensor, float], Tensor]
     silu_mul: Callable[[Tensor], Tensor]
     sample: Callable[[Tensor, Sequence[DrawSpec]], SampleResult]
+    draw: Draw
 
 
 REFERENCE = Ops(
@@ -66,6 +69,7 @@ REFERENCE = Ops(
     add_norm=reference_elementwise.add_norm,
     silu_mul=reference_elementwise.silu_mul,
     sample=reference_sampling.sample,
+    draw=at_once(reference_sampling.sample),
 )
 
 
@@ -99,6 +103,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             add_norm=elementwise.add_norm,
             silu_mul=elementwise.silu_mul,
             sample=sampling.sample,
+            draw=at_once(sampling.sample),
         )
     if device == "cuda":
         from tenantry.kernels.attention import gpu as attention_gpu
@@ -120,6 +125,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             add_norm=elementwise_gpu.add_norm,
             silu_mul=elementwise_gpu.silu_mul,
             sample=sampling_gpu.sample,
+            draw=sampling_gpu.draw,
         )
     raise ValueError(f"device: no kernels for {device!r}")
 

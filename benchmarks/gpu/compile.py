@@ -129,6 +129,7 @@ def attention() -> None:
         weights = [made(layout.head_dim, kind=torch.float32) for _ in range(2)]
         for norms in (None, HeadNorms(*weights, 1e-6)):
             OPS.rotate_and_write(qkv, angle, angle, pages, torch.arange(3), norms)
+        OPS.move_kv(pages, *torch.zeros((2, 1, 6), dtype=torch.int64))
         OPS.write_kv(*made(2, 3, layout.kv_heads, layout.head_dim), pages, torch.arange(3))
 
 

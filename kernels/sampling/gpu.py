@@ -220,30 +220,35 @@ def choose_kernel(
     tl.store(ids + row, tl.where(whole & (top > -float("inf")), token, -1).to(tl.int64))
 
 
-class Drawn:
-    """A batch on its way: queued on the current stream, not waited for. ids: int64 [R] on the device, -1 where
-    faulty, ready for whatever is queued next."""
+class OnTheWay:
+    """A batch that is queued on the current stream, and one pinned copy of all that the host wants of it. ids: int64
+    [R] on the device, -1 where faulty, ready for whatever is queued next."""
 
-    def __init__(self, ids: Tensor, wanted: Sequence[int], counts: Sequence[int], listed: Tensor | None) -> None:
+    def __init__(
+        self, ids: Tensor, wanted: Sequence[int], counts: Sequence[int], listed: Tensor | None, beside: Tensor
+    ) -> None:
         self.ids = ids
         self._wanted, self._counts, self._width = wanted, counts, 0 if listed is None else listed.shape[1]
-        words = ids if listed is None else torch.cat((ids, listed.view(torch.int64).reshape(-1)))
-        self._host, self._event = words, None
+        parts = [ids, beside.to(torch.int64)]
+        if listed is not None:
+            parts.insert(1, listed.view(torch.int64).reshape(-1))
+        words = torch.cat(parts)
+        self._host, self._event, self._along = words, None, len(words) - len(beside)
         if words.is_cuda:
             self._host = torch.empty(words.shape, dtype=words.dtype, pin_memory=True)
             self._host.copy_(words, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
 
+    def beside(self) -> Tensor:
+        return self._words()[self._along :].bool()
+
     def result(self) -> SampleResult:
-        """Waits for the device."""
-        if self._event is not None:
-            self._event.synchronize()
-        rows = len(self.ids)
-        ids = self._host[:rows].tolist()
+        host, rows = self._words(), len(self.ids)
+        ids = host[:rows].tolist()
         logprobs: list[DrawLogprobs | None] = [None] * rows
         if self._wanted:
-            listed = self._host[rows:].view(torch.float64).view(-1, self._width).tolist()
+            listed = host[rows : self._along].view(torch.float64).view(-1, self._width).tolist()
             most = (self._width - 1) // 2
             for row, count, (own, *rest) in zip(self._wanted, self._counts, listed, strict=True):
                 if ids[row] >= 0:
@@ -251,13 +256,21 @@ class Drawn:
                     logprobs[row] = DrawLogprobs(own, top)
         return SampleResult(tuple(ids), tuple(logprobs), tuple(i < 0 for i in ids))
 
+    def _words(self) -> Tensor:
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host
 
-def launch(logits: Tensor, specs: Sequence[DrawSpec]) -> Drawn:
-    """Queue the draw of one token per row. logits: [R, V] fp32, contiguous, left as they are."""
+
+def draw(logits: Tensor, specs: Sequence[DrawSpec], beside: Tensor) -> OnTheWay:
+    """Queue the draw of one token per row. logits: [R, V] fp32, left as they are. beside: bool [N], comes along."""
+    logits = logits.contiguous()
     rows, size = logits.shape
     if rows != len(specs):
         raise ValueError("specs: one per row")
     device = logits.device
+    if rows == 0:
+        return OnTheWay(torch.empty(0, dtype=torch.int64, device=device), (), (), None, beside)
     chunks = triton.cdiv(size, CHUNK)
     packed = PackedSpecs.build(specs, size, device)
     values = logits
@@ -291,7 +304,8 @@ def launch(logits: Tensor, specs: Sequence[DrawSpec]) -> Drawn:
     )
     wanted = [row for row, spec in enumerate(specs) if spec.logprobs is not None]
     counts = [min(specs[row].logprobs or 0, size) for row in wanted]
-    return Drawn(ids, wanted, counts, _listed(logits, ids, wanted, max(counts)) if wanted else None)
+    listed = _listed(logits, ids, wanted, max(counts)) if wanted else None
+    return OnTheWay(ids, wanted, counts, listed, beside)
 
 
 def _listed(logits: Tensor, ids: Tensor, wanted: list[int], most: int) -> Tensor:
@@ -310,4 +324,4 @@ def _listed(logits: Tensor, ids: Tensor, wanted: list[int], most: int) -> Tensor
 
 def sample(logits: Tensor, specs: Sequence[DrawSpec]) -> SampleResult:
     """Draw one token per row, and wait. logits: [R, V] fp32, left as they are. specs: one per row."""
-    return launch(logits.contiguous(), specs).result()
+    return draw(logits, specs, torch.empty(0, dtype=torch.bool, device=logits.device)).result()

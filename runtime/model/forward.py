@@ -24,6 +24,10 @@ class Forward(Protocol):
         is overwritten by the next call."""
         ...
 
+    def ahead(self, rows: Sequence[Row]) -> None:
+        """While the device is at these rows: prepare for each of them to come again, one token longer. A wrong
+        expectation costs time alone."""
+
 
 class Eager:
     """Every step as it comes."""
@@ -34,6 +38,9 @@ class Eager:
     def __call__(self, rows: Sequence[Row]) -> Output:
         lora = self.adapters.plan([row.adapter for row in rows], row_lengths(rows))
         return self.decoder.forward(Batch.build(rows, self.page_size, lora, self.decoder.ops.device))
+
+    def ahead(self, rows: Sequence[Row]) -> None:
+        """What is computed on the spot has nothing ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +105,29 @@ class Graphed:
                 self._replay([], (size, self._lengths[0]), [], adapted)
 
     def __call__(self, rows: Sequence[Row]) -> Output:
-        if not 0 < len(rows) <= self._rows[-1] or not all(map(_decodes, rows)):
-            return self._eager(rows)
-        size = next(size for size in self._rows if size >= len(rows))
-        longest = max(row.start for row in rows) + 1
-        length = next((length for length in self._lengths if length >= longest), None)
-        if length is None:
+        bucket = self._bucket(rows, 1)
+        if bucket is None:
             return self._eager(rows)
         slots = self._eager.adapters.slots([row.adapter for row in rows])
         self._eager.adapters.table.wait(slots)
-        output = self._replay(rows, (size, length), slots, any(slot is not None for slot in slots))
+        output = self._replay(rows, bucket, slots, any(slot is not None for slot in slots))
         return Output(*(tensor[: len(rows)] for tensor in output))
+
+    def ahead(self, rows: Sequence[Row]) -> None:
+        bucket = self._bucket(rows, 2)
+        if bucket is not None and bucket in self._inputs:
+            adapters = self._eager.adapters
+            self._inputs[bucket].expect(rows, adapters.slots([row.adapter for row in rows]), adapters.table)
+
+    def _bucket(self, rows: Sequence[Row], more: int) -> tuple[int, int] | None:
+        """Rows and positions of the graph for these rows with `more` positions than are computed of each; None where
+        no graph holds them."""
+        if not 0 < len(rows) <= self._rows[-1] or not all(map(_decodes, rows)):
+            return None
+        size = next(size for size in self._rows if size >= len(rows))
+        longest = max(row.start for row in rows) + more
+        length = next((length for length in self._lengths if length >= longest), None)
+        return None if length is None else (size, length)
 
     def _replay(
         self, rows: Sequence[Row], bucket: tuple[int, int], slots: Sequence[int | None], adapted: bool

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenantry.kernels.ops import select_ops
 from tenantry.kernels.sampling import cpu, noise, reference
 from tenantry.kernels.sampling.spec import DrawSpec
 
@@ -132,3 +133,12 @@ def test_rows_that_are_not_finite_are_faulty_alone(bad: float):
 def test_forbidding_every_token_is_a_fault():
     result = cpu.sample(torch.randn(1, 4), [DrawSpec(forbidden=(0, 1, 2, 3))])
     assert result.faulty == (True,)
+
+
+def test_asked_or_drawn_at_once_the_answer_is_the_same():
+    logits, wanted = torch.randn(2, VOCABULARY), [DrawSpec(seed=1, logprobs=2), DrawSpec(temperature=0.0)]
+    flags = torch.tensor([True, False, True])
+    ops = select_ops("cpu")
+    drawn = ops.draw(logits, wanted, flags)
+    assert drawn.result() == ops.sample(logits, wanted)
+    assert torch.equal(drawn.beside(), flags)

@@ -7,6 +7,7 @@ from tenantry.kernels.attention import gpu_move, reference
 from tenantry.kernels.attention.layout import LayerPages, PageLayout
 from tenantry.kernels.testing import arena_pages
 
+pytestmark = pytest.mark.triton
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

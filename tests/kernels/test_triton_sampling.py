@@ -157,3 +157,15 @@ def test_a_row_draws_the_same_in_any_company():
 def test_a_token_outside_the_vocabulary_is_refused():
     with pytest.raises(IndexError, match="vocabulary"):
         gpu.sample(torch.zeros(1, 10, device=DEVICE), [DrawSpec(forbidden=(10,))])
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_other_flags_come_along_in_the_one_copy(rows: int):
+    logits = torch.randn(rows, 200, device=DEVICE)
+    wanted = [DrawSpec(seed=row, logprobs=2 if row == 1 else None) for row in range(rows)]
+    flags = torch.tensor([True, False, True, True, False], device=DEVICE)
+    drawn = gpu.draw(logits, wanted, flags)
+    assert drawn.beside().tolist() == flags.tolist()
+    if rows:
+        same(drawn.result(), reference.sample(logits, wanted))
+        assert drawn.ids.tolist() == list(drawn.result().ids)

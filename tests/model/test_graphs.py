@@ -6,10 +6,12 @@ step's tensors, and only of them: whatever was frozen at capture, or left over f
 
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
+from tenantry.kernels.attention.plan import AttentionPlan
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.runtime.messages import Sampling
 from tenantry.runtime.model.decoder import Output
@@ -132,6 +134,39 @@ def test_replays_of_any_mix_read_what_eager_reads(eager):
         assert eager.adapters.table.awaited[-1] == [None if r.adapter is None else r.adapter[0] for r in mix]
         own = {r.pages[r.start // PAGE] * PAGE + r.start % PAGE: r.tokens[0] for r in mix}
         assert eager.decoder.stored == own  # padding stores nothing
+
+
+def test_what_was_prepared_ahead_changes_nothing(eager):
+    """Right in all but a page, and wrong in each way that a step can come out otherwise."""
+    graphs, table = Graphed(eager, 5, LONGEST, Again()), eager.adapters.table
+    first = rows_of((5, 16, None), (9, PAGE - 1, 1), (77, 39, 2))
+    longer = rows_of((6, 17, None), (10, PAGE, 1), (78, 40, 2))  # the second one has got a page
+    moved = [msgspec.structs.replace(row, pages=[page + 500 for page in row.pages]) for row in longer]
+    others = rows_of((6, 17, 3), (10, PAGE, 1), (78, 40, 2))
+    shifted = rows_of((6, 17, None), (10, PAGE, 1), (78, 41, 2))
+    for rows in (longer, moved, longer[1:], others, shifted, [], longer[::-1]):
+        for changed in (False, True):
+            graphs(first)
+            graphs.ahead(first)
+            if changed:  # the tables, by an adapter that came meanwhile
+                table.epoch += 1
+            if not rows:
+                graphs.ahead(longer)
+                continue
+            expected = eager(rows)
+            eager.decoder.stored.clear()
+            assert torch.equal(graphs(rows).logits, expected.logits)
+            own = {(r.pages[r.start // PAGE] * PAGE + r.start % PAGE, r.tokens[0]) for r in rows}
+            assert eager.decoder.stored.items() == own
+
+
+def test_what_was_prepared_ahead_is_used(eager, monkeypatch):
+    graphs = Graphed(eager, 5, LONGEST, Again())
+    first, longer = rows_of((5, 16, None), (9, 15, 1)), rows_of((6, 17, None), (10, 16, 1))
+    graphs(first)
+    graphs.ahead(first)
+    monkeypatch.setattr(AttentionPlan, "build", None)
+    graphs(longer)
 
 
 def test_graphs_of_short_rows_are_captured_before_they_are_needed_and_long_ones_once(eager):
