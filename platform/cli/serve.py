@@ -66,7 +66,7 @@ def serve(
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
     token_budget: Annotated[int, Parameter(help="Most tokens computed in one step.")] = 256,
     speculate: Annotated[
-        str, Parameter(help="Guess tokens ahead: off, ngram, auto, KIND:DIRECTORY (draft, medusa, eagle, clover).")
+        str, Parameter(help="Guess tokens ahead: off, ngram, auto, self, or draft, medusa, eagle, clover:DIRECTORY.")
     ] = "off",
     speculate_depth: Annotated[int, Parameter(help="Always guess so many; 0 lets measurements decide.")] = 0,
     threads: Annotated[int, Parameter(help="Threads of the model; 0 takes all cores.")] = 0,

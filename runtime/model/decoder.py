@@ -43,7 +43,8 @@ def lora_sites(config: ModelConfig) -> dict[str, SiteShape]:
 
 class Decoder:
     """weights and pages must be of config's shapes. positions: how many the rotary tables cover. taps: hidden states
-    to hand out: i is what enters layer i, config.layers what leaves the last norm."""
+    to hand out: i is what enters layer i, config.layers what leaves the last norm. kept: layers that are computed, in
+    order; all by default."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Decoder:
         positions: int,
         activation: torch.dtype,
         taps: Sequence[int] = (),
+        kept: Sequence[int] | None = None,
     ) -> None:
         self.config = config
         self.weights = weights
@@ -63,6 +65,7 @@ class Decoder:
         self.table = table
         self.activation = activation
         self.taps = tuple(taps)
+        self.kept = tuple(range(config.layers) if kept is None else kept)
         self._layers = Layers(config, weights.layers, ops, pages, table, positions)
 
     @torch.inference_mode()
@@ -73,7 +76,8 @@ class Decoder:
         cos, sin = layers.angles(batch)
         change: Tensor | None = None
         tapped: dict[int, Tensor] = {}
-        for index, layer in enumerate(weights.layers):
+        for index in self.kept:
+            layer = weights.layers[index]
             x = layers.norm(hidden, layer.input_norm, change)
             if index in self.taps:
                 tapped[index] = hidden.to(torch.float32, copy=True)  # what comes is added in place

@@ -27,7 +27,6 @@ from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, Output, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
-from tenantry.runtime.model.heads.head import Target
 from tenantry.runtime.model.lora import Adapters
 from tenantry.runtime.model.proposers import make_proposer
 from tenantry.runtime.model.sampler import NOT_FINITE, draw_rows
@@ -75,12 +74,12 @@ class ModelRunner:
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device, copies=copies)
         small = config.adapter_dtype == "int8"
         self.adapters = Adapters(LocalStore(config.adapter_dir), table, self.model_digest, self.pool, small)
-        target, pages, positions = Target(shape, weights), len(self.pool.layers[0].k), config.schedule.max_context
-        self._proposer = make_proposer(
-            parse(config.speculate), target, ops, layout, pages, dtype, positions, progress
-        )
-        taps = self._proposer.taps if self._proposer is not None else ()
-        self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, positions, activation, taps)
+        positions = config.schedule.max_context
+        self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, positions, activation)
+        asked = parse(config.speculate)
+        self._proposer = make_proposer(asked, self.decoder, self.adapters, layout, dtype, positions, progress)
+        if self._proposer is not None:
+            self.decoder.taps = self._proposer.taps
         if progress:
             progress("kernels", 0, 1)
         warm_up(ops, dtype, pages_dtype, config.weights)

@@ -1,4 +1,4 @@
-"""What `--speculate` says: off, ngram, a KIND:DIRECTORY of the model's own proposer, or auto (ngram beside one).
+"""What `--speculate` says: off, ngram, the model's own proposer (KIND:DIRECTORY, self), or auto (ngram beside one).
 
 Owns the words of that one option. It must not know how guessing is done.
 """
@@ -8,18 +8,21 @@ from pathlib import Path
 
 from tenantry.runtime.errors import InvalidRequest
 
-KINDS = ("draft", "medusa", "eagle", "clover")
-WORDS = f"off, ngram, KIND:DIRECTORY, auto, auto:DIRECTORY or auto:KIND:DIRECTORY with {', '.join(KINDS)} as KIND"
+SELF = "self"  # the model with layers left out
+KINDS = ("draft", "medusa", "eagle", "clover")  # with files of their own
+WORDS = f"off, ngram, auto, KIND:DIRECTORY ({', '.join(KINDS)}), self, self:LAYERS, or auto: before one of these"
 
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """ngram: guess from texts. model: kind of the proposer beside the model, one of KINDS, or "" for none.
-    directory: where that lies. depth: guess this many tokens always, 0 to let measurements decide."""
+    """ngram: guess from texts. model: kind of the model's own proposer, SELF or one of KINDS, or "" for none.
+    directory: where that lies. skipped: layers that self leaves out, 0 for a third of them. depth: guess this many
+    tokens always, 0 to let measurements decide."""
 
     ngram: bool = False
     model: str = ""
     directory: Path | None = None
+    skipped: int = 0
     depth: int = 0
 
     @property
@@ -36,9 +39,11 @@ def parse(option: str, depth: int = 0) -> Speculation:
     if option in ("ngram", "auto"):
         return Speculation(ngram=True, depth=depth)
     both = option.startswith("auto:")
-    kind, colon, directory = option.removeprefix("auto:").partition(":")
+    kind, colon, rest = option.removeprefix("auto:").partition(":")
+    if kind == SELF and (not colon or (rest.isdecimal() and int(rest) > 0)):
+        return Speculation(both, SELF, skipped=int(rest or 0), depth=depth)
     if both and not colon:  # of a draft model, which needs no word
-        kind, directory = "draft", kind
-    if kind not in KINDS or not directory:
+        kind, rest = "draft", kind
+    if kind not in KINDS or not rest:
         raise InvalidRequest("speculate", f"{option!r} is not {WORDS}")
-    return Speculation(both, kind, Path(directory), depth)
+    return Speculation(both, kind, Path(rest), depth=depth)

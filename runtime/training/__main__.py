@@ -17,11 +17,11 @@ from tenantry.runtime.model.errors import ModelError
 from tenantry.runtime.text import TextModel
 from tenantry.runtime.training import corpus
 from tenantry.runtime.training.config import TrainConfig
-from tenantry.runtime.training.evaluate import evaluate
+from tenantry.runtime.training.evaluate import Score, evaluate
 from tenantry.runtime.training.loop import Training
 from tenantry.runtime.training.prompts import Prompt, read_prompts
 from tenantry.runtime.training.target import TrainingTarget, longest
-from tenantry.runtime.training.trainees import build, save
+from tenantry.runtime.training.trainees import build, kind_of, save
 
 WORK = "work"
 RUN = "run.json"
@@ -57,24 +57,30 @@ def train(config: TrainConfig) -> None:
     length = longest(config, prompts)
     target = TrainingTarget(config, work / "adapters", corpus.PER_SHARD, length)
     try:
-        _tell("stage", stage="collect", of=len(learned))
         corpus.make(work / "texts", target, learned, config.tokens, lambda done, of: _progress("collect", done, of))
     finally:
         target.close()
+    before = {} if config.drafter is None else {"head alone": _evaluate(config, held_out, length)["all"]}
     trainee = build(config, length)
     texts = corpus.Corpus(work / "texts", len(learned))
     training = Training(config, trainee, texts, work)
     training.run(lambda done, of, loss, right: _progress("train", done, of, loss=loss, right=right))
-    save(config, trainee)
-    target = TrainingTarget(config, work / "adapters", corpus.PER_SHARD, length, f"{config.kind}:{config.out}")
+    save(config, trainee, target.digests)
+    found = _evaluate(config, held_out, length) | before
+    (config.out / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    _tell("done", evaluation=msgspec.to_builtins(found), out=str(config.out))
+
+
+def _evaluate(config: TrainConfig, held_out: list[Prompt], length: int) -> dict[str, Score]:
+    head = config.out if config.drafter is None else config.drafter
+    blobs = config.out / WORK / "adapters"
+    target = TrainingTarget(config, blobs, corpus.PER_SHARD, length, f"{kind_of(head)}:{head}")
     try:
-        found = evaluate(
+        return evaluate(
             target, held_out, config.tokens, config.levels, lambda done, of: _progress("evaluate", done, of)
         )
     finally:
         target.close()
-    (config.out / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-    _tell("done", evaluation=msgspec.to_builtins(found), out=str(config.out))
 
 
 def split(prompts: list[Prompt], held_out: float) -> tuple[list[Prompt], list[Prompt]]:

@@ -69,7 +69,7 @@ class Training:
         """folder: where the checkpoint is."""
         self._config, self._texts, self._path = config, texts, folder / CHECKPOINT
         self._module: Any = trainee
-        parameters = [p for p in trainee.parameters() if p.requires_grad]
+        parameters = [p for _, p in self._trained()]
         self._optimizer = torch.optim.AdamW(parameters, lr=config.rate, betas=(0.9, 0.95), weight_decay=0.01)
         self._per_epoch = -(-texts.texts // config.batch)
         self.steps, self.done = config.epochs * self._per_epoch, 0
@@ -103,7 +103,7 @@ class Training:
 
     def save(self) -> None:
         """Weights, and AdamW's two moments of each; replaces the last checkpoint at once."""
-        tensors = {f"weight/{name}": p.detach() for name, p in self._module.named_parameters()}
+        tensors = {f"weight/{name}": p.detach() for name, p in self._trained()}
         for name, state in self._moments().items():
             tensors |= {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
         written = self._path.with_suffix(".part")
@@ -112,12 +112,15 @@ class Training:
 
     def _moments(self) -> dict[str, dict[str, Any]]:
         states = self._optimizer.state
-        return {name: states[p] for name, p in self._module.named_parameters() if states.get(p)}
+        return {name: states[p] for name, p in self._trained() if states.get(p)}
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self._module.named_parameters() if p.requires_grad]
 
     def _resume(self) -> None:
         with safe_open(self._path, framework="pt") as file:
             self.done = int(file.metadata()["step"])
-            for name, p in self._module.named_parameters():
+            for name, p in self._trained():
                 p.data.copy_(file.get_tensor(f"weight/{name}"))
                 if f"exp_avg/{name}" in file.keys():  # noqa: SIM118 - not a mapping
                     state = {key: file.get_tensor(f"{key}/{name}") for key in ("exp_avg", "exp_avg_sq")}

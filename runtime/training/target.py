@@ -37,7 +37,7 @@ class TrainingTarget:
         """blobs: where the adapters' canonical form goes. Raises InvalidRequest or ModelError."""
         self.texts, self.pages_each = texts, -(-(length + SPARE) // PAGE)
         store = LocalStore(blobs)
-        self._digests = store_adapters(config.model, config.adapters, store)
+        self.digests = store_adapters(config.model, config.adapters, store)
         engine = EngineConfig(
             model_dir=config.model,
             adapter_dir=blobs,
@@ -53,10 +53,10 @@ class TrainingTarget:
         )
         self.runner = ModelRunner(engine)
         self._driver = Driver(self.runner)
-        self._driver.load(*self._digests.values())
+        self._driver.load(*self.digests.values())
 
     def digest(self, adapter: str | None) -> bytes | None:
-        return None if adapter is None else self._digests[adapter]
+        return None if adapter is None else self.digests[adapter]
 
     def continuations(self, prompts: Sequence[Prompt], tokens: int) -> list[list[int]]:
         """Greedy, with the end token where there is one; at most `tokens` each."""

@@ -11,9 +11,13 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from tenantry.kernels.lora.table import LoraTable
 from tenantry.runtime.errors import InvalidRequest
 from tenantry.runtime.messages import Sampling
 from tenantry.runtime.model.driver import Driver
+from tenantry.runtime.model.errors import ModelUnsupported
+from tenantry.runtime.model.heads.adapted import HeadAdapters, read_index
+from tenantry.runtime.model.heads.skipping import layers_without
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import StepPlan
 from tenantry.runtime.training import loop
@@ -115,29 +119,99 @@ def guided(runner, tracks, tokens, ahead, nodes, chunk=None):
     return stood, judged
 
 
-@pytest.mark.parametrize(
-    ("sampling", "nodes"),
-    [("greedy", 0), ("greedy", 12), ("temperature", 12), ("filters", 0), ("penalties", 12), ("logprobs", 12)],
-)
-def test_guesses_change_no_token(guessing, serve, adapter, asked, sampling, nodes):
-    plain = serve("llama")
+def compared(guessing, plain, adapter, asked, options, nodes):
+    """Every prompt with guesses and without: the same tokens and logprobs. Returns guesses that stood, and
+    verdicts."""
     digests = {None: None, adapter.name: plain.add(adapter)}
     if not guessing.adapters.resident:
         Driver(guessing).load(digests[adapter.name])
     made = []
     for driver in (plain.driver, Driver(guessing)):
-        options = [Sampling(max_tokens=99, seed=i, **SAMPLINGS[sampling]) for i in range(8)]
-        made.append([driver.track(ids, digests[name], s) for (ids, name), s in zip(asked[0], options, strict=False)])
+        drawn = [Sampling(max_tokens=99, seed=i, **options) for i in range(8)]
+        made.append([driver.track(ids, digests[name], s) for (ids, name), s in zip(asked[0], drawn, strict=False)])
     plain.driver.generate(made[0], 24)
     stood, judged = guided(guessing, made[1], 24, ahead=4, nodes=nodes, chunk=7)
-    assert judged > 0
-    if sampling == "greedy":
-        assert stood / judged > 0.25, "what was learned is guessed"
     for mine, theirs in zip(made[1], made[0], strict=True):
         assert mine.generated[:24] == theirs.generated[:24]
         for entry, expected in zip(mine.logprobs, theirs.logprobs, strict=False):
             assert entry.token == expected.token
             assert entry.logprob == pytest.approx(expected.logprob, abs=1e-5)
+    return stood, judged
+
+
+EVERY_KIND = [("greedy", 0), ("greedy", 12), ("temperature", 12), ("filters", 0), ("penalties", 12), ("logprobs", 12)]
+
+
+@pytest.mark.parametrize(("sampling", "nodes"), EVERY_KIND)
+def test_guesses_change_no_token(guessing, serve, adapter, asked, sampling, nodes):
+    stood, judged = compared(guessing, serve("llama"), adapter, asked, SAMPLINGS[sampling], nodes)
+    assert judged > 0
+    if sampling == "greedy":
+        assert stood / judged > 0.25, "what was learned is guessed"
+
+
+@pytest.fixture(scope="module")
+def skipping(base, engine_config):
+    runner = ModelRunner(dataclasses.replace(engine_config, model_dir=base, speculate="self:1"))
+    yield runner
+    runner.close()
+
+
+@pytest.mark.parametrize(("sampling", "nodes"), EVERY_KIND)
+def test_the_model_without_a_layer_guesses_for_itself(skipping, serve, adapter, asked, sampling, nodes):
+    stood, judged = compared(skipping, serve("llama"), adapter, asked, SAMPLINGS[sampling], nodes)
+    assert judged > 0
+    assert stood > 0
+
+
+def test_a_model_has_only_so_many_layers_to_leave_out(base, engine_config):
+    assert layers_without(12, 4) == (0, 1, 3, 5, 6, 8, 10, 11)
+    with pytest.raises(ModelUnsupported, match="from 1 to 1 of the model's 3 layers"):
+        ModelRunner(dataclasses.replace(engine_config, model_dir=base, speculate="self:2"))
+
+
+@pytest.fixture(scope="module")
+def fitted(trained, base, adapter, asked):
+    """A head with a LoRA of its own for the adapter, learned from the adapter's prompts alone."""
+    kind, folder = trained
+    if kind == "medusa":
+        pytest.skip("has no layer that could be adapted")
+    head = base.parent / f"{kind}-fitted"
+    shutil.copytree(folder, head)
+    path = base.parent / f"{kind}-own.jsonl"
+    lines = [json.dumps({"prompt": " ".join(f"w{t}" for t in ids)}) for ids, name in asked[0] if name]
+    path.write_text("\n".join(lines))
+    out = base.parent / f"{kind}-lora"
+    train(settings("lora", base, adapter, (None, path), out, drafter=head, rank=8, rate=1e-2, own_heads=False))
+    return kind, head, out
+
+
+def test_a_lora_for_one_adapter_helps_it_and_changes_no_token(fitted, base, adapter, asked, serve, engine_config):
+    kind, head, out = fitted
+    found = json.loads((out / "evaluation.json").read_text())
+    assert {"all", "head alone", adapter.name} == found.keys()
+    own = ([entry for entry in asked[0] if entry[1]], None)
+    stood = []
+    for folder in (out.parent / kind, head):
+        runner = ModelRunner(dataclasses.replace(engine_config, model_dir=base, speculate=f"{kind}:{folder}"))
+        stood.append(compared(runner, serve("llama"), adapter, own, SAMPLINGS["greedy"], 12)[0])
+        runner.close()
+    assert stood[1] > stood[0]
+
+
+def test_a_damaged_lora_is_left_out_and_the_head_guesses_as_it_is(fitted, base, adapter, serve, tmp_path):
+    _, head, _ = fitted
+    copy = tmp_path / "head"
+    shutil.copytree(head, copy)
+    digest = serve("llama").add(adapter)
+    table = serve("llama").runner.adapters.table
+    layer = LoraTable(1, table.sites, torch.float32)
+    pool = serve("llama").runner.pool
+    assert digest in read_index(copy)
+    assert read_index(copy) == read_index(head)
+    blob = next((copy / "adapters").glob(f"*{read_index(copy)[digest].hex()}*"))
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    assert HeadAdapters(copy, layer, pool).slots([digest, None]) == [None, None]
 
 
 def test_the_evaluation_is_of_prompts_that_were_not_learned(trained):

@@ -18,6 +18,9 @@ from tenantry.runtime.speculative.options import Speculation, parse
         ("eagle:/heads", Speculation(model="eagle", directory=Path("/heads"))),
         ("medusa:heads", Speculation(model="medusa", directory=Path("heads"))),
         ("clover:a:b", Speculation(model="clover", directory=Path("a:b"))),
+        ("self", Speculation(model="self")),
+        ("self:3", Speculation(model="self", skipped=3)),
+        ("auto:self:2", Speculation(True, "self", skipped=2)),
         ("auto:./small", Speculation(True, "draft", Path("small"))),
         ("auto:clover:heads", Speculation(True, "clover", Path("heads"))),
     ],
@@ -29,10 +32,24 @@ def test_what_an_option_means(option, meant):
 
 
 @pytest.mark.parametrize(
-    "option", ["", "on", "draft", "eagle:", "lookahead:x", "off:", "ngram:x", "auto:", "auto:eagle:"]
+    "option",
+    [
+        "",
+        "on",
+        "draft",
+        "eagle:",
+        "lookahead:x",
+        "off:",
+        "ngram:x",
+        "auto:",
+        "auto:eagle:",
+        "self:",
+        "self:x",
+        "self:0",
+    ],
 )
 def test_other_words_are_refused(option):
-    with pytest.raises(InvalidRequest, match="is not off, ngram, KIND:DIRECTORY") as refused:
+    with pytest.raises(InvalidRequest, match="is not off, ngram, auto, KIND:DIRECTORY") as refused:
         parse(option)
     assert refused.value.param == "speculate"
 

@@ -9,7 +9,6 @@ holds the target's feature of position i together with the token at i + 1, as th
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,12 +20,12 @@ from tenantry.runtime.model.batch import Batch, row_lengths
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
+from tenantry.runtime.model.heads.expansion import Expansion
 from tenantry.runtime.model.heads.files import HeadTensors, read_fields
 from tenantry.runtime.model.heads.head import Frontier, Level, Target, Text
 from tenantry.runtime.model.heads.layer_files import check, own_pool, take_layer
 from tenantry.runtime.model.layer import Layers
 from tenantry.runtime.plan import Row
-from tenantry.runtime.speculative.tree import ROOT, DraftTree
 
 KIND = "eagle"
 DEEPEST = 8  # the published code expands 5 to 8 levels; nothing in the weights says how many
@@ -92,43 +91,27 @@ class Eagle:
         self.table = None if third else table  # q, k and v of the third generation are wider than adapters know
         self._layers = Layers(config, (self._layer,), ops, self.pool.layers, table, positions)
         self._vocab, self._device = config.vocab, ops.device
-        self._expanded: list[_Expanded] = []
 
     @torch.inference_mode()
     def follow(self, text: Text) -> Level:
         inputs = self._inputs(text.features)
         past = torch.tensor(row_lengths(text.rows)).cumsum(0)
         ends = past[list(text.guessing)] - 1
-        self._expanded = [_Expanded([], [inputs[end : end + 1]]) for end in ends.tolist()]
+        self._expansion, self._read = Expansion(text, ahead=0), [[inputs[end : end + 1]] for end in ends.tolist()]
         return self._level(self._forward(text.rows, text.slots, inputs)[ends])
 
     @torch.inference_mode()
     def expand(self, text: Text, frontier: Frontier) -> Level:
-        """A chain goes on from what its pages hold. Of a tree all is computed again with the new nodes, since a
-        query sees everything that was computed before its own step, other branches too."""
-        for n, (owner, path) in enumerate(zip(frontier.owner, frontier.paths, strict=True)):
-            self._expanded[owner].add(path, frontier.states[n : n + 1])
-        rows: list[Row] = []
-        inputs: list[Tensor] = []
-        wanted: list[int] = []
-        count = 0
-        owners = list(dict.fromkeys(frontier.owner))
-        for owner in owners:
-            known, new = self._expanded[owner], list(frontier.owner).count(owner)
-            row = text.rows[text.guessing[owner]]
-            root = row.start + len(row.tokens) - 1
-            if known.is_chain:
-                tokens: Sequence[int] = known.paths[-1][-1:]
-                rows.append(msgspec.structs.replace(row, tokens=tokens, start=root + len(known.paths)))
-                inputs += known.inputs[-1:]
-            else:
-                tree = known.tree()
-                rows.append(msgspec.structs.replace(row, tokens=row.tokens[-1:], start=root, draft=tree))
-                inputs += known.inputs
-            count += row_lengths(rows[-1:])[0]
-            wanted += range(count - new, count)
-        slots = [text.slots[text.guessing[owner]] for owner in owners]
-        return self._level(self._forward(rows, slots, torch.cat(inputs))[wanted])
+        for n, owner in enumerate(frontier.owner):
+            self._read[owner].append(frontier.states[n : n + 1])
+        work = self._expansion.work(frontier)
+        inputs = [
+            entry
+            for owner, whole in zip(work.owners, work.whole, strict=True)
+            for entry in (self._read[owner] if whole else self._read[owner][-1:])
+        ]
+        slots = [text.slots[text.guessing[owner]] for owner in work.owners]
+        return self._level(self._forward(work.rows, slots, torch.cat(inputs))[work.wanted])
 
     def _inputs(self, features: Tensor) -> Tensor:
         """The target's features as the layer takes them, and as it gives them: [T, hidden]."""
@@ -159,24 +142,3 @@ class Eagle:
             logits = logits.new_full((len(known), self._vocab), -torch.inf)  # other tokens are never guessed
             logits[:, self._ids] = known
         return Level(states, logits)
-
-
-class _Expanded:
-    """The guesses of one row that the head has gone on from: what it read at each of them, the text's last token
-    first."""
-
-    def __init__(self, paths: list[tuple[int, ...]], inputs: list[Tensor]) -> None:
-        self.paths, self.inputs = paths, inputs
-
-    def add(self, path: tuple[int, ...], state: Tensor) -> None:
-        self.paths.append(path)
-        self.inputs.append(state)
-
-    @property
-    def is_chain(self) -> bool:
-        return all(path == self.paths[-1][: i + 1] for i, path in enumerate(self.paths))
-
-    def tree(self) -> DraftTree:
-        place = {path: i for i, path in enumerate(self.paths)}
-        parents = tuple(place.get(path[:-1], ROOT) for path in self.paths)
-        return DraftTree(tuple(path[-1] for path in self.paths), parents)

@@ -6,7 +6,7 @@ known; while nobody asks for guesses, features wait and are computed several at 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -24,6 +24,7 @@ from tenantry.runtime.speculative.tree import ROOT, walk
 
 REMEMBERED = 1024  # sequences whose features wait; others go on from what they compute next
 MOST_WAITING = 32  # positions of one sequence
+Slots = Callable[[Sequence[bytes | None]], list[int | None]]
 
 
 @dataclass(slots=True)
@@ -52,10 +53,10 @@ class _Waiting:
 
 
 class HeadProposer:
-    """A Proposer."""
+    """A Proposer. slots: where the head's table holds what it has for each of these adapters, None for nothing."""
 
-    def __init__(self, head: Head) -> None:
-        self.head = head
+    def __init__(self, head: Head, slots: Slots | None = None) -> None:
+        self.head, self._slots = head, slots or _no_slots
         self.taps, self.pool = head.taps, head.pool
         self._waiting: OrderedDict[int, _Waiting] = OrderedDict()
 
@@ -86,7 +87,7 @@ class HeadProposer:
                 [row for row, _ in following],
                 torch.cat([features for _, features in following]),
                 [at for _, at in asking],
-                [None] * len(following),
+                self._slots([row.adapter for row, _ in following]),
             )
             trees = [_Tree(self.head, rows[i], results[i]) for i, _ in asking]
             self._guess(text, trees)
@@ -196,6 +197,10 @@ class _Tree:
     def proposal(self, kind: str) -> Proposal | None:
         tree = self._growth.tree(kind)
         return Proposal(tree) if tree.tokens else None
+
+
+def _no_slots(adapters: Sequence[bytes | None]) -> list[int | None]:
+    return [None] * len(adapters)
 
 
 def _plain(draw: Draw) -> Draw:
