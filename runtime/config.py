@@ -80,6 +80,7 @@ class EngineConfig:
     runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
     gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
     speculate: see runtime.speculative.options. speculate_depth: tokens guessed always; 0 lets measurements decide.
+    speculate_verify: "sample": a seed's own text; "reject": the same distribution; "typical": lossy (model/judge.py).
     """
 
     model_dir: Path
@@ -101,6 +102,7 @@ class EngineConfig:
     step_s: float = 0.0
     speculate: str = "off"
     speculate_depth: int = 0
+    speculate_verify: Literal["sample", "reject", "typical"] = "sample"
     cache: CacheConfig = CacheConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 

@@ -28,11 +28,20 @@ def key(seed: int, choice: int, position: int) -> int:
     return state
 
 
-def gumbel(draw: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Gumbel(0, 1) noise. draw: a key. ids: int64 [N] token ids. Returns float64 [N]."""
+def stream(draw: int, number: int) -> int:
+    """Another key for the same draw, whose noise has nothing to do with its own. number: above 0, one per purpose."""
+    return mix((draw ^ mix(number)) & MASK)
+
+
+def uniform(draw: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Noise strictly between 0 and 1. draw: a key. ids: int64 [N], token ids mostly. Returns float64 [N]."""
     x = np.uint64(draw) + (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(GOLDEN)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(FIRST)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(SECOND)
     x ^= x >> np.uint64(31)
-    uniform = ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    return -np.log(-np.log(uniform))
+    return np.asarray(((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+
+
+def gumbel(draw: int, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Gumbel(0, 1) noise from uniform(). Returns float64 [N]."""
+    return np.asarray(-np.log(-np.log(uniform(draw, ids))))

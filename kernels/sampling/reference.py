@@ -43,6 +43,19 @@ def draw(logits: NDArray[np.float32], spec: DrawSpec) -> int:
     return int(ids[np.argmax(scaled[ids] + gumbel(key(spec.seed, spec.choice, spec.position), ids))])
 
 
+def distribution(logits: NDArray[np.float32], spec: DrawSpec) -> NDArray[np.float64]:
+    """What draw() draws from: [V], summing to one, or all 0 when every token is forbidden. logits: [V], finite.
+    temperature 0 puts everything on one token."""
+    values = adjusted(logits, spec)
+    if values.max() == -np.inf:
+        return np.zeros(len(values))
+    if spec.temperature == 0:
+        return np.asarray(np.arange(len(values)) == values.argmax(), np.float64)
+    scaled = values / np.float32(spec.temperature)
+    weight = np.where(kept(scaled, spec), np.exp((scaled - scaled.max()).astype(np.float64)), 0)
+    return np.asarray(weight / weight.sum())
+
+
 def sample(logits: Tensor, specs: Sequence[DrawSpec]) -> SampleResult:
     """Draw one token per row. logits: [R, V] fp32, left as they are. specs: one per row."""
     rows = logits.float().cpu().numpy()

@@ -69,6 +69,10 @@ def serve(
         str, Parameter(help="Guess tokens ahead: off, ngram, auto, self, or draft, medusa, eagle, clover:DIRECTORY.")
     ] = "off",
     speculate_depth: Annotated[int, Parameter(help="Always guess so many; 0 lets measurements decide.")] = 0,
+    speculate_verify: Annotated[
+        Literal["sample", "reject", "typical"],
+        Parameter(help="sample: a seed's own text; reject: the same distribution; typical: lossy, plausible tokens."),
+    ] = "sample",
     threads: Annotated[int, Parameter(help="Threads of the model; 0 takes all cores.")] = 0,
     runner: Annotated[
         Literal["model", "scripted"], Parameter(help="scripted: no model, to load-test a gateway.")
@@ -118,6 +122,7 @@ def serve(
             runner=runner,
             speculate=speculate,
             speculate_depth=speculate_depth,
+            speculate_verify=speculate_verify,
         )
         asyncio.run(run(chosen, engine, demo))
     except (ConfigurationError, RuntimeRefusal) as error:

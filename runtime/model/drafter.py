@@ -2,8 +2,8 @@
 
 Owns its weights, its KV (its own layers of the same page ids, so that a shared prefix is shared for it too) and how
 far into each sequence that KV is its own. Guesses are drawn as the target draws: same sampling, same noise, which
-makes them agree more often than the likeliest token would (runtime.md 6g). A wrong KV here can only make guesses
-worse, never a text wrong.
+makes them agree more often than the likeliest token would (runtime.md 6g); or with noise of their own, for rejection
+sampling. A wrong KV here can only make guesses worse, never a text wrong.
 """
 
 from collections import OrderedDict
@@ -19,21 +19,25 @@ from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
 from tenantry.runtime.cache.pool import KvPool
 from tenantry.runtime.model.batch import Batch
+from tenantry.runtime.model.candidates import candidates, drawn
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.proposer import Proposal
 from tenantry.runtime.model.sampler import penalises, spec_of
+from tenantry.runtime.model.spine import Spine
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Draw, Row, RowResult, after
-from tenantry.runtime.speculative.tree import DraftTree
+from tenantry.runtime.speculative.tree import walk
+from tenantry.runtime.speculative.verify import Verify
 
 KIND = "draft"
-REMEMBERED = 4096  # sequences whose own KV is known; of others all before the row is believed
+REMEMBERED = 4096  # sequences whose own KV is known
 
 
 class Drafter:
-    """directory: the draft model's. target: what it guesses for. The rest as the target has it."""
+    """directory: the draft model's. target: what it guesses for. verify: how its guesses are judged. The rest as the
+    target has it."""
 
     taps: tuple[int, ...] = ()
 
@@ -47,6 +51,7 @@ class Drafter:
         dtype: torch.dtype,
         positions: int,
         progress: Progress | None = None,
+        verify: Verify = "sample",
     ) -> None:
         config = ModelConfig.from_directory(directory)
         if config.vocab != target.vocab:
@@ -62,54 +67,77 @@ class Drafter:
         table = LoraTable(config.layers, lora_sites(config), dtype, ops.device)
         self._decoder = Decoder(config, weights, ops, self.pool.layers, table, positions, activation)
         self._ops = ops
+        self._stochastic = verify == "reject"
         self._known: OrderedDict[int, int] = OrderedDict()
+        self._filled: dict[int, int] = {}
 
     def follow(self, rows: Sequence[Row], results: Sequence[RowResult], taps: Tensor | None) -> list[Proposal | None]:
-        """Compute what the target just did, then guess as far ahead as each row asks. Aligned with rows."""
+        """Guess for the rows that ask, after computing what their texts have that this model has not. Aligned with
+        rows."""
         for row, result in zip(rows, results, strict=True):
-            if row.sequence in self._known:
+            if len(row.tokens) > 1:
+                self._known.pop(row.sequence, None)  # a prompt, perhaps computed again on other pages
+            elif row.sequence in self._known:
                 self._known[row.sequence] = min(self._known[row.sequence], _own_end(row, result))
-        alive = [i for i, result in enumerate(results) if result.fault is None and _wanted(rows[i])]
+        alive = [i for i, row in enumerate(rows) if row.ahead and results[i].tokens]
         if not alive:
             return [None] * len(rows)
-        caught_up = [self._behind(rows[i], results[i]) for i in alive]
+        draws = [_next_draw(rows[i], results[i]) for i in alive]
+        caught_up = [self._behind(rows[i], draw) for i, draw in zip(alive, draws, strict=True)]
         logits = self._forward(caught_up)
-        draws = [row.draw for row in caught_up]
-        guesses: list[list[int]] = [[] for _ in alive]
-        going = [j for j, i in enumerate(alive) if rows[i].ahead > 0 and draws[j] is not None]
-        while going:
-            nexts = [after(d, guesses[j], penalises(d.sampling)) for j in going if (d := draws[j]) is not None]
-            drawn = self._ops.sample(logits, [spec_of(draw) for draw in nexts])
-            for j, token in zip(going, drawn.ids, strict=True):
-                guesses[j].append(token)
-            going = [j for j in going if guesses[j][-1] >= 0 and len(guesses[j]) < rows[alive[j]].ahead]
-            if going:
-                logits = self._forward([self._next(caught_up[j], draws[j], guesses[j]) for j in going])
+        for row, draw in zip(caught_up, draws, strict=True):
+            if row.sequence not in self._known:
+                self._filled.update(zip(row.pages, self._digests(draw.history), strict=False))
+        spines = [
+            Spine(draw, rows[i].ahead, rows[i].nodes, self._stochastic) for i, draw in zip(alive, draws, strict=True)
+        ]
+        growing = list(range(len(spines)))
+        while growing:
+            self._grow([spines[j] for j in growing], logits)
+            growing = [j for j in growing if not spines[j].ended]
+            if growing:
+                logits = self._forward([self._next(caught_up[j], spines[j]) for j in growing])
         found: list[Proposal | None] = [None] * len(rows)
-        for j, i in enumerate(alive):
-            tokens = guesses[j][:-1] if guesses[j] and guesses[j][-1] < 0 else guesses[j]
-            self._remember(caught_up[j], max(0, len(tokens) - 1))
-            if tokens:
-                found[i] = Proposal(DraftTree.chain(tokens, kind=KIND))
+        for i, row, spine in zip(alive, caught_up, spines, strict=True):
+            self._remember(row, max(0, len(spine.path) - 1))
+            found[i] = spine.proposal(KIND)
         return found
 
-    def _behind(self, row: Row, result: RowResult) -> Row:
-        """The tokens that the target has now and this model has not, which it draws after if a guess is asked for."""
-        if row.draw is None:
-            return Row(row.sequence, row.tokens, row.start, row.pages, None, None)
-        own = self._known.get(row.sequence, row.start)
-        text = [*row.draw.history, *result.tokens]
-        if not row.ahead:  # its pages may end here
-            stop = row.start + len(row.tokens) + result.accepted
-            own = min(own, stop - 1)
-            return Row(row.sequence, text[own:stop], own, row.pages, None, None)
-        own = min(own, len(text) - 1)
-        return Row(row.sequence, text[own:], own, row.pages, None, after(_plain(row.draw), result.tokens))
+    def _grow(self, spines: Sequence[Spine], logits: Tensor) -> None:
+        """One level more for each. logits: fp32 [spines, vocab]."""
+        specs = [spec_of(after(s.draw, s.path, penalises(s.draw.sampling))) for s in spines]
+        plain = [n for n, spine in enumerate(spines) if not (spine.branches or spine.stochastic)]
+        if plain:
+            lines = logits if len(plain) == len(spines) else logits[plain]
+            for n, token in zip(plain, self._ops.sample(lines, [specs[n] for n in plain]).ids, strict=True):
+                spines[n].grow([(token, 1.0)] if token >= 0 else ())
+        for n, spine in enumerate(spines):
+            if spine.stochastic:
+                tokens, q = drawn(logits[n].cpu().numpy(), specs[n], spine.width)
+                spine.grow([(token, 1.0) for token in tokens], torch.from_numpy(q))
+            elif spine.branches:
+                spine.grow(candidates(logits[n : n + 1], specs[n : n + 1])[0])
 
-    def _next(self, row: Row, draw: Draw | None, guesses: Sequence[int]) -> Row:
-        assert draw is not None
-        place = draw.position + len(guesses) - 1
-        return Row(row.sequence, (guesses[-1],), place, row.pages, None, draw)
+    def _behind(self, row: Row, draw: Draw) -> Row:
+        """The tokens that are there before a draw, and that this model has not computed."""
+        text = draw.history
+        own = self._known.get(row.sequence)
+        if own is None:  # new here: what another of the same beginning has left in its pages is as good
+            size, digests = self.pool.layout.page_size, self._digests(text)
+            own = size * next((i for i, d in enumerate(digests) if self._filled.get(row.pages[i]) != d), len(digests))
+        own = min(own, len(text) - 1)
+        return Row(row.sequence, text[own:], own, row.pages, None, draw)
+
+    def _digests(self, text: Sequence[int]) -> list[int]:
+        """What each whole page of a text stands for. Where two collide, guesses are worse, no more."""
+        size, found = self.pool.layout.page_size, [0]
+        for first in range(0, len(text) - size + 1, size):
+            found.append(hash((found[-1], *text[first : first + size])))
+        return found[1:]
+
+    def _next(self, row: Row, spine: Spine) -> Row:
+        place = spine.draw.position + len(spine.path) - 1
+        return Row(row.sequence, spine.path[-1:], place, row.pages, None, spine.draw)
 
     def _remember(self, row: Row, guessed: int) -> None:
         """Positions before this are computed: those of the text, and of guesses that were followed by another."""
@@ -120,24 +148,30 @@ class Drafter:
 
     def _forward(self, rows: Sequence[Row]) -> Tensor:
         """fp32 logits [rows that draw, vocab]."""
+        size = self.pool.layout.page_size
+        for row in rows:
+            for index in range(row.start // size, -(-(row.start + len(row.tokens)) // size)):
+                self._filled.pop(row.pages[index], None)
         batch = Batch.build(rows, self.pool.layout.page_size, None, self._ops.device)
         return self._decoder.forward(batch).logits
 
 
 def _own_end(row: Row, result: RowResult) -> int:
-    """Beyond this position no KV of ours is of the text: of guesses only our own are, as far as they stood, and a
-    prompt (computed again, perhaps, on other pages) is followed from where its row begins."""
-    if len(row.tokens) > 1:
-        return row.start
-    own = row.draft is not None and row.draft.kind == KIND
-    return row.start + len(row.tokens) + (result.accepted if own else 0)
+    """Beyond this position no KV of ours is of the text: of guesses only those of our own spine are, as far as they
+    stood."""
+    own = 0
+    if row.draft is not None and row.draft.kind == KIND:
+        for node in walk(row.draft, result.tokens[: result.accepted]):
+            if node != row.draft.parents.index(row.draft.parents[node]):  # not the first child: beside the spine
+                break
+            own += 1
+    return row.start + len(row.tokens) + own
 
 
-def _wanted(row: Row) -> bool:
-    """Prompts are always followed, for whoever finds their pages; text only where a guess is asked for."""
-    return row.ahead > 0 or len(row.tokens) > 1
-
-
-def _plain(draw: Draw) -> Draw:
-    """Nobody reads a guess's log-probability."""
+def _next_draw(row: Row, result: RowResult) -> Draw:
+    """The target's next draw. Nobody reads a guess's log-probability."""
+    assert row.draw is not None, "guesses ahead of a row that draws nothing"
+    draw = after(row.draw, result.tokens)
+    if draw.sampling.logprobs is None:
+        return draw
     return msgspec.structs.replace(draw, sampling=msgspec.structs.replace(draw.sampling, logprobs=None))

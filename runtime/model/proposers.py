@@ -21,6 +21,7 @@ from tenantry.runtime.model.lora import Adapters
 from tenantry.runtime.model.proposer import Proposer
 from tenantry.runtime.model.weights import Progress
 from tenantry.runtime.speculative.options import Speculation
+from tenantry.runtime.speculative.verify import Verify
 
 
 def make_proposer(
@@ -31,9 +32,10 @@ def make_proposer(
     dtype: torch.dtype,
     positions: int,
     progress: Progress | None = None,
+    verify: Verify = "sample",
 ) -> Proposer | None:
-    """layout: of the target's pages. positions: how many the rotary tables cover. None where nothing of the runner's
-    own guesses. Raises ModelError for files that do not fit the target."""
+    """layout: of the target's pages. positions: how many the rotary tables cover. verify: how guesses are judged. None
+    where nothing of the runner's own guesses. Raises ModelError for files that do not fit the target."""
     shared, ops, pages = Target(target.config, target.weights), target.ops, len(target.pages[0].k)
     if asked.model == skipping.KIND:
         kept = layers_without(target.config.layers, asked.skipped or max(1, target.config.layers // 3))
@@ -45,7 +47,7 @@ def make_proposer(
     if directory is None:
         return None
     if asked.model == drafter.KIND:
-        return Drafter(directory, target.config, ops, layout, pages, dtype, positions, progress)
+        return Drafter(directory, target.config, ops, layout, pages, dtype, positions, progress, verify)
     if asked.model == medusa.KIND:
         return HeadProposer(Medusa(directory, shared, ops, dtype))
     kind = Eagle if asked.model == eagle.KIND else Clover

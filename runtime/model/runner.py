@@ -21,15 +21,14 @@ from tenantry.kernels.lora.transfer import CudaCopies
 from tenantry.kernels.ops import select_ops, warm_up
 from tenantry.runtime.cache.pool import make_pool
 from tenantry.runtime.config import EngineConfig
-from tenantry.runtime.model.batch import row_lengths
 from tenantry.runtime.model.compaction import compact
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, Output, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
+from tenantry.runtime.model.judge import Judge
 from tenantry.runtime.model.lora import Adapters
 from tenantry.runtime.model.proposers import make_proposer
-from tenantry.runtime.model.sampler import NOT_FINITE, draw_rows
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.speculative.options import parse
@@ -77,13 +76,15 @@ class ModelRunner:
         positions = config.schedule.max_context
         self.decoder = Decoder(shape, weights, ops, self.pool.layers, table, positions, activation)
         asked = parse(config.speculate)
-        self._proposer = make_proposer(asked, self.decoder, self.adapters, layout, dtype, positions, progress)
+        verify = config.speculate_verify
+        self._proposer = make_proposer(asked, self.decoder, self.adapters, layout, dtype, positions, progress, verify)
         if self._proposer is not None:
             self.decoder.taps = self._proposer.taps
         if progress:
             progress("kernels", 0, 1)
         warm_up(ops, dtype, pages_dtype, config.weights)
         self._ops = ops
+        self._judge = Judge(ops, verify)
         self._forward: Forward = Eager(self.decoder, self.adapters, config.cache.page_size)
         if ops.device == "cuda":
             limits = config.schedule
@@ -117,6 +118,7 @@ class ModelRunner:
         computed = perf_counter()
         if self._proposer is not None and rows:
             proposals = self._proposer.follow(plan.rows, rows, taps)
+            self._judge.remember(plan.rows, proposals)
             rows = tuple(
                 row if proposal is None else msgspec.structs.replace(row, proposal=proposal.tree)
                 for row, proposal in zip(rows, proposals, strict=True)
@@ -140,13 +142,7 @@ class ModelRunner:
     def _compute(self, rows: Sequence[Row]) -> tuple[tuple[RowResult, ...], Tensor]:
         """Results, with the KV of what they say in its place, and the hidden states that the proposer wants."""
         output = self.forward(rows)
-        drawn = iter(draw_rows(self._ops, output.logits, [row for row in rows if row.draw is not None]))
-        results = [RowResult() if row.draw is None else next(drawn) for row in rows]
-        if not output.finite.all():
-            finite = torch.split(output.finite, row_lengths(rows))
-            for i, (row, fine) in enumerate(zip(rows, finite, strict=True)):
-                if not fine[: len(row.tokens)].all():  # a guess that overflows is no fault: it does not stand
-                    results[i] = RowResult(fault=NOT_FINITE)
+        results = self._judge.judge(rows, output)
         compact(self.pool, self._ops, rows, results)
         return tuple(results), output.taps
 

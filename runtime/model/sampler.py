@@ -1,20 +1,11 @@
-"""From a plan's draws to the kernels' sampler and back. Owns the translation, and a row's verdict or fault."""
+"""From a plan's draws to what the kernels' sampler is asked. Owns the translation alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from torch import Tensor
-
-from tenantry.kernels.ops import Ops
-from tenantry.kernels.sampling.spec import DrawLogprobs, DrawSpec, SampleResult
-from tenantry.runtime.messages import Sampling, TokenLogprob
-from tenantry.runtime.plan import Draw, Row, RowResult, after
-from tenantry.runtime.speculative.tree import DraftTree, path
-from tenantry.runtime.speculative.verify import match
-
-NOT_FINITE = "the model's numbers overflowed in this sequence"
-NO_DRAFT = DraftTree((), ())
-NOTHING_ALLOWED = "no token may be drawn: the logits are not finite, or every token is forbidden"
-
+from tenantry.kernels.sampling.spec import DrawSpec
+from tenantry.runtime.messages import Sampling
+from tenantry.runtime.plan import Draw, Row, after
+from tenantry.runtime.speculative.tree import path
 
 GREEDY = DrawSpec(temperature=0.0)  # whatever the key: one for all rows that ask for nothing else
 
@@ -62,32 +53,3 @@ def draws_of(row: Row) -> Iterator[Draw]:
 def penalises(sampling: Sampling) -> bool:
     """Whether the text so far changes what is drawn next, beyond the model."""
     return bool(sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty)
-
-
-def draw_rows(ops: Ops, logits: Tensor, rows: Sequence[Row]) -> list[RowResult]:
-    """rows: those that draw. logits: fp32 [draws of all of them, vocab]. One result per row, guesses judged."""
-    if not rows:
-        return []
-    drawn = ops.sample(logits, [spec_of(draw) for row in rows for draw in draws_of(row)])
-    results, at = [], 0
-    for row in rows:
-        draft = row.draft or NO_DRAFT
-        results.append(_judge(draft, drawn, at))
-        at += 1 + len(draft.tokens)
-    return results
-
-
-def _judge(draft: DraftTree, drawn: SampleResult, at: int) -> RowResult:
-    if drawn.faulty[at]:
-        return RowResult(fault=NOTHING_ALLOWED)
-    verdict = match(draft, drawn.ids[at : at + 1 + len(draft.tokens)])
-    tokens, places = verdict.tokens, [at, *(at + 1 + node for node in verdict.accepted)]
-    if tokens[-1] < 0:  # nothing can be drawn after the last guess that stands: the next step says so
-        tokens = tokens[:-1]
-    logprobs = [_logprob(token, drawn.logprobs[i]) for token, i in zip(tokens, places, strict=False)]
-    known = tuple(entry for entry in logprobs if entry is not None)
-    return RowResult(tokens, known if len(known) == len(tokens) else None, accepted=len(verdict.accepted))
-
-
-def _logprob(token: int, found: DrawLogprobs | None) -> TokenLogprob | None:
-    return None if found is None else TokenLogprob(token, found.logprob, found.top)

@@ -2,12 +2,13 @@
 
 `match` is the default and exact: every position's noise is keyed by (seed, choice, position), so the target draws the
 same token after the same text with speculation on or off, and a guess stands when it is that token. `reject` is for
-drafts that were drawn from a distribution q of their own (Leviathan et al. 2023; trees: SpecInfer, Miao et al. 2024);
+drafts that were drawn from a distribution q of their own: the text is distributed as the target's, though another;
 `typical` (Medusa, Cai et al. 2024) is lossy and never a default. It must not know models, pages or requests.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from tenantry.runtime.speculative.tree import ROOT, DraftTree
 
 Floats = NDArray[np.float64]
+Verify = Literal["sample", "reject", "typical"]  # how an engine judges: by match, or by one of the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +51,61 @@ def match(tree: DraftTree, drawn: Sequence[int]) -> Verdict:
         at = following
 
 
-def reject(tree: DraftTree, p: Floats, q: Floats, uniform: Callable[[int, int], float]) -> Verdict:
-    """p: [nodes + 1, V], the target's distribution after the root and after each node, all of Sampling applied.
-    q: [nodes + 1, V], what children of the root and of each node were drawn from, independently of each other.
-    uniform(at, attempt): noise in [0, 1) for a node's attempt-th question; the last draw asks once more.
+class Odds(NamedTuple):
+    """What rejection sampling needs to know of one draft before any noise.
 
-    A child x stands with probability min(1, p(x) / q(x)); after each failure p becomes norm(max(p - q, 0)), and the
-    token drawn in the end comes from what is left: whatever q is, tokens are distributed as p.
+    below: each node's children. stands[i]: chance that node i stands, when its parent did and its siblings before it
+    fell. rest: what the target draws after the root and after each node when none of its children stands: cumulative,
+    [V] each.
     """
-    below, at = children(tree), ROOT
-    accepted: list[int] = []
-    tokens: list[int] = []
-    while True:
+
+    below: dict[int, list[int]]
+    stands: list[float]
+    rest: list[Floats]
+
+
+def odds(tree: DraftTree, p: Floats, q: Floats) -> Odds:
+    """p: [nodes + 1, V], the target's distribution after the root and after each node, all of Sampling applied.
+    q: [nodes + 1, V], what the children of the root and of each node were drawn from: one after the other, without
+    replacement (recursive rejection sampling: Jeon et al. 2024; chains: Leviathan et al. 2023).
+
+    A child x stands with chance min(1, p(x) / q(x)). After each that falls, p becomes norm(max(p - q, 0)) and q loses
+    x; what is drawn when all have fallen comes from the p that is left. So tokens are distributed as the target has
+    them, whatever q is, as long as nobody chose among drawn children by what they are.
+    """
+    stands = [0.0] * len(tree.tokens)
+    rest: list[Floats] = []
+    below = children(tree)
+    for at in range(ROOT, len(tree.tokens)):
         left, guess = p[at + 1], q[at + 1]
-        attempt, following = 0, None
         for node in below.get(at, ()):
             token = tree.tokens[node]
-            attempt += 1
-            if uniform(at, attempt - 1) * guess[token] < left[token]:
+            if guess[token] > 0:
+                stands[node] = min(1.0, float(left[token] / guess[token]))
+            left = _norm(np.maximum(left - guess, 0), left)
+            guess = guess.copy()
+            guess[token] = 0
+            guess = _norm(guess, guess)
+        rest.append(left.cumsum())
+    return Odds(below, stands, rest)
+
+
+def reject(tree: DraftTree, chances: Odds, uniform: Callable[[int], float]) -> Verdict:
+    """uniform(question): noise in [0, 1) for each question of the walk, counted from 0: does this child stand, and in
+    the end: which token comes after the last that does."""
+    at, question = ROOT, 0
+    accepted: list[int] = []
+    while True:
+        following = None
+        for node in chances.below.get(at, ()):
+            question += 1
+            if uniform(question - 1) < chances.stands[node]:
                 following = node
                 break
-            left = np.maximum(left - guess, 0)
-            total = left.sum()
-            left = left / total if total > 0 else p[at + 1]
         if following is None:
-            tokens.append(inverse(left, uniform(at, attempt)))
-            return Verdict(tuple(accepted), tuple(tokens))
+            token = quantile(chances.rest[at + 1], uniform(question))
+            return Verdict(tuple(accepted), (*(tree.tokens[node] for node in accepted), token))
         accepted.append(following)
-        tokens.append(tree.tokens[following])
         at = following
 
 
@@ -96,7 +125,13 @@ def typical(tree: DraftTree, p: Floats, drawn: Sequence[int], epsilon: float = 0
     return Verdict(tuple(best), (*(tree.tokens[node] for node in best), drawn[last + 1]))
 
 
-def inverse(p: Floats, u: float) -> int:
-    """The token at quantile u of p: [V], summing to about 1."""
-    mass = p.cumsum()
-    return int(min(np.searchsorted(mass, u * mass[-1], side="right"), len(p) - 1))
+def quantile(mass: Floats, u: float) -> int:
+    """The token at quantile u of a distribution, never one without mass. mass: [V], its cumulative sums."""
+    total = mass[-1]
+    return int(np.searchsorted(mass, min(u * total, np.nextafter(total, 0)), side="right"))
+
+
+def _norm(p: Floats, otherwise: Floats) -> Floats:
+    """Scaled to sum to one; `otherwise` where nothing is left (rounding, or a child that could not fall)."""
+    total = p.sum()
+    return p / total if total > 0 else otherwise

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tenantry.runtime.model.batch import row_lengths
-from tenantry.runtime.model.heads.candidates import candidates
+from tenantry.runtime.model.candidates import candidates
 from tenantry.runtime.model.heads.head import Frontier, Head, Level, Text
 from tenantry.runtime.model.proposer import Proposal
 from tenantry.runtime.model.sampler import penalises, spec_of

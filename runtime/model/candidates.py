@@ -1,8 +1,8 @@
-"""From a head's logits to the tokens that the target may draw next, each with a chance: drawn as the target draws.
+"""From a proposer's logits to the tokens that the target may draw next, each with a chance, drawn as the target does.
 
 The target draws argmax(logits / T + noise), and its noise is known before it draws. So tokens are ranked by the
-head's own logits under the same noise, and the softmax of that sum is their chance: what is uncertain is only how far
-the head's logits are off. Without noise (temperature 0) that is the head's probability. Filters (top-k, top-p, min-p)
+proposer's own logits under the same noise, and the softmax of that sum is their chance: what is uncertain is only how
+far its logits are off. Without noise (temperature 0) that is the head's probability. Filters (top-k, top-p, min-p)
 and noise are tried on the likeliest TOP tokens only: a guess may be wrong.
 """
 
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenantry.kernels.sampling.logits import adjusted
-from tenantry.kernels.sampling.noise import gumbel, key
+from tenantry.kernels.sampling.noise import gumbel, key, stream
+from tenantry.kernels.sampling.reference import distribution
 from tenantry.kernels.sampling.spec import DrawSpec
 
 TOP = 64
 WIDE = 8  # most candidates of one node
+DRAFTS = 2  # the stream of noise that drafts with a distribution of their own are drawn with
 
 Candidates = list[tuple[int, float]]
 
@@ -35,6 +37,17 @@ def candidates(logits: Tensor, specs: Sequence[DrawSpec]) -> list[Candidates]:
     values, ids = top.values.cpu().numpy().astype(np.float64), top.indices.cpu().numpy()
     lines = zip(specs, values, ids, totals.tolist(), strict=True)
     return [_rank(spec, line, tokens, total) for spec, line, tokens, total in lines]
+
+
+def drawn(logits: NDArray[np.float32], spec: DrawSpec, count: int) -> tuple[list[int], NDArray[np.float64]]:
+    """At most `count` tokens drawn one after the other without replacement (Gumbel-top-k, Kool et al. 2019), by noise
+    that the target never sees, and what they were drawn from: [V]. For rejection sampling. logits: [V]."""
+    if not np.isfinite(logits).all():
+        return [], np.zeros(len(logits))
+    q = distribution(logits, spec)
+    ids = np.flatnonzero(q)
+    scores = np.log(q[ids]) + gumbel(stream(key(spec.seed, spec.choice, spec.position), DRAFTS), ids)
+    return ids[np.argsort(-scores, kind="stable")[:count]].tolist(), q
 
 
 def _rank(spec: DrawSpec, values: NDArray[np.float64], ids: NDArray[np.int64], total: float) -> Candidates:
