@@ -17,7 +17,7 @@ from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.scheduler import scheduler as scheduler_module
 from tenantry.runtime.scheduler.batch import Batch
-from tenantry.runtime.scheduler.finish import Ending, Hit, ending
+from tenantry.runtime.scheduler.finish import Ending, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.scheduler.sequences import Sequences
@@ -369,38 +369,3 @@ def deadlines_ignored(patch):
 def holders_passed_over_with_those_who_wait(patch):
     """[60] A request that holds its adapter is skipped because another one waits for the same: both wait for ever."""
     patch.setattr(Request, "claims", property(lambda self: False, lambda self, value: None))
-
-
-@defect
-def guesses_without_pages(patch):
-    """A draft is planned where no page is left for it."""
-    patch.setattr(Sequences, "spread", lambda self, sequence, positions: True)
-
-
-@defect
-def guesses_over_the_budget(patch):
-    """A draft is not counted into the step's tokens."""
-    original = Batch.add
-
-    def add(self, sequence, *rest):
-        original(self, sequence, *rest)
-        if self.rows and self.rows[-1].draft is not None:
-            self.left += len(self.rows[-1].draft.tokens)
-
-    patch.setattr(Batch, "add", add)
-    patch.setattr(Scheduler, "guess_budget", lambda self, decoding: 1 << 30)
-
-
-@defect
-def guesses_beyond_the_end_are_told(patch):
-    """A stop string inside of a draft ends the choice, and what was drawn after it is sent all the same."""
-    original = Scheduler._draw
-
-    def draw(self, sequence, drawn, logprobs, watch):
-        def late(*asked):
-            hit = watch(*asked)
-            return hit and Hit(len(asked[2]), hit.matched)
-
-        original(self, sequence, drawn, logprobs, late)
-
-    patch.setattr(Scheduler, "_draw", draw)

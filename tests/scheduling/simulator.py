@@ -30,8 +30,9 @@ from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.finish import Hit
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.speculative.speculator import Guess
-from tenantry.runtime.speculative.tree import DraftTree
+from tenantry.runtime.speculative.tree import depths
 from tests.scheduling.device import DeviceMemory
+from tests.scheduling.guessing import Cells, lucky_tree, verdict
 from tests.scheduling.world import BASE, Client, World, mix, pick, pieces
 
 
@@ -182,13 +183,10 @@ class Simulator:
                 continue
             owner = self.scheduler._sequences.by_id[candidate.sequence]
             client = self.clients[owner.request.id]
-            state, tokens = client.hashes[owner.choice][-1], []
-            for _ in range(self.rng.randint(1, min(candidate.room, 6))):
-                right = pick(state, self.salt(client, owner.choice), self.world.vocab, ())
-                tokens.append(right if self.rng.random() < 0.7 else (right + 1) % self.world.vocab)
-                state = mix(state, tokens[-1])
-            ahead = self.rng.randint(0, max(0, candidate.room - len(tokens) - 1))
-            found[candidate.sequence] = Guess(DraftTree.chain(tokens, kind="luck"), ahead)
+            state, salt = client.hashes[owner.choice][-1], self.salt(client, owner.choice)
+            tree = lucky_tree(self.rng, state, salt, self.world.vocab, candidate.room)
+            ahead = self.rng.randint(0, max(0, candidate.room - max(depths(tree)) - 1))
+            found[candidate.sequence] = Guess(tree, ahead, self.rng.choice((0, 2 * ahead)))
         return found
 
     # The device
@@ -242,7 +240,7 @@ class Simulator:
         assert row.adapter is None or row.adapter in self.device, "7: the adapter is not resident"
         if row.adapter is not None:
             self.memory_of_device.read(row.adapter)
-        reach = end + (len(row.draft.tokens) if row.draft is not None else 0) + row.ahead
+        reach = end + (len(row.draft.tokens) if row.draft is not None else 0) + max(row.ahead, row.nodes)
         assert start < end <= reach <= len(row.pages) * size, "3: positions outside of the block table"
         assert list(row.tokens) == tokens[start:end], "12: other tokens than the request's"
         assert (row.draw is not None) == (end == len(tokens)), "12: a draw elsewhere than at the end"
@@ -277,23 +275,25 @@ class Simulator:
         assert list(row.draw.history) == tokens, "12: another history than the request's"
         assert (row.draw.position, row.draw.prompt_length) == (len(tokens), len(client.submit.prompt))
         minimum = client.submit.sampling.min_tokens
-        draft, state, drawn, accepted = row.draft.tokens if row.draft is not None else (), hashes[-1], [], 0
-        guessed = state
-        for at, token in enumerate(draft, start=end):
-            guessed = mix(guessed, token)
-            self.kv[row.pages[at // size]][at % size] = guessed
-        while True:
-            early = len(client.outputs[choice]) + len(drawn) < minimum
-            forbidden = row.draw.forbidden if early else ()
-            drawn.append(pick(state, self.salt(client, choice), self.world.vocab, forbidden))
+        told = len(client.outputs[choice])
+
+        def draw(state: int, count: int) -> int:
+            forbidden = row.draw.forbidden if told + count < minimum else ()
+            return pick(state, self.salt(client, choice), self.world.vocab, forbidden)
+
+        if row.draft is not None:
+            drawn = verdict(row.draft, hashes[-1], Cells(self.kv, row.pages, size, end), draw)
+            self.seen["guess"] += len(drawn) - 1
+            self.seen["branch"] += not row.draft.is_chain
+            client.drafted += len(row.draft.tokens)
+            client.accepted += len(drawn) - 1
+            return RowResult(tuple(drawn), accepted=len(drawn) - 1)
+        drawn, state = [draw(hashes[-1], 0)], hashes[-1]
+        while told + len(drawn) > minimum and self.rng.random() < self.world.burst:
+            self.seen["burst"] += 1
             state = mix(state, drawn[-1])
-            if accepted < len(draft) and draft[accepted] == drawn[-1]:
-                accepted += 1
-                self.seen["guess"] += 1
-            elif draft or early or self.rng.random() >= self.world.burst:
-                return RowResult(tuple(drawn), accepted=accepted)
-            else:
-                self.seen["burst"] += 1
+            drawn.append(draw(state, len(drawn)))
+        return RowResult(tuple(drawn))
 
     def first_row(self, client: Client) -> None:
         """11: nothing starts late; where no adapter is waited for, other keys had one turn for each of its own."""
@@ -366,6 +366,7 @@ class Simulator:
             assert usage.cached == client.first_start, "9: cached tokens miscounted"
         if event.reason in ("stop", "length"):
             assert None not in client.reasons, "9: finished with a choice open"
+            assert (usage.drafted, usage.accepted) == (client.drafted, client.accepted), "9: guesses miscounted"
         for choice, output in enumerate(client.outputs):
             tokens, reason, matched = self.reference(client, choice)
             assert output == tokens[: len(output)], "12: other tokens than the reference's"

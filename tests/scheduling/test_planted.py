@@ -9,6 +9,7 @@ import pytest
 from tenantry.runtime.cache.memory import Memory
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tests.scheduling.planted import DEFECTS
+from tests.scheduling.planted_guesses import GUESS_DEFECTS
 from tests.scheduling.planted_memory import MEMORY_DEFECTS
 from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use
 from tests.scheduling.swarm import run
@@ -19,11 +20,11 @@ STEPS = 150
 
 
 @pytest.mark.parametrize("own_checks", [True, False], ids=["checked", "seen from outside"])
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize("name", [*DEFECTS, *GUESS_DEFECTS])
 def test_the_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
     if not own_checks:
         monkeypatch.setattr(Scheduler, "check", lambda self: None)
-    DEFECTS[name](monkeypatch)
+    (DEFECTS | GUESS_DEFECTS)[name](monkeypatch)
     for seed in range(SEEDS):
         try:
             run(seed, STEPS)

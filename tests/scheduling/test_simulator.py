@@ -15,6 +15,7 @@ STEPS = 300
 
 MUST_HAPPEN = (
     "hit", "miss", "chunk", "burst", "preemption", "abort", "fault", "loaded", "load failed", "drop", "stop string",
+    "guess", "branch",
     "finished stop", "finished length", "finished abort", "finished error", "refused overloaded",
     "refused invalid_request", "refused adapter_unavailable", "refused context_length_exceeded",
 )  # fmt: skip

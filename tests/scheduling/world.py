@@ -168,6 +168,8 @@ class Client:
     first_start: int | None = None
     usage: Usage = field(default_factory=Usage)
     stopped: dict[int, int] = field(default_factory=dict)  # choice to its length with the stop string
+    drafted: int = 0
+    accepted: int = 0
     submitted: float = 0.0
     started: bool = False
     ahead: int = 0
