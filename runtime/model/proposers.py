@@ -34,8 +34,8 @@ def make_proposer(
     progress: Progress | None = None,
     verify: Verify = "sample",
 ) -> Proposer | None:
-    """layout: of the target's pages. positions: how many the rotary tables cover. verify: how guesses are judged. None
-    where nothing of the runner's own guesses. Raises ModelError for files that do not fit the target."""
+    """layout: of the target's pages. positions: how many the rotary tables cover. verify: how guesses are judged.
+    None where nothing of the runner's own guesses. Raises ModelError for files that do not fit the target."""
     shared, ops, pages = Target(target.config, target.weights), target.ops, len(target.pages[0].k)
     if asked.model == skipping.KIND:
         kept = layers_without(target.config.layers, asked.skipped or max(1, target.config.layers // 3))
