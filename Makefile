@@ -43,6 +43,7 @@ bench-peers: $(STAMP) ## duels with vLLM and llama.cpp, installed into PEERS, a 
 	@$(BIN)/python -m benchmarks.peers_install $(PEERS) || echo "tenantry: going on without those that failed"
 	@$(BIN)/python -m benchmarks.run --only base --duels --no-peers --peers-dir $(PEERS) $(BENCH)
 
+# On an image that has torch and Triton already: make -o .venv/.installed gpu BIN=/the/folder/of/its/python
 gpu: $(STAMP) ## compile all of Triton, then kernel tests and benchmarks on a CUDA device (interpreted without one)
 	@env -u TRITON_INTERPRET PYTHONPATH=.src $(BIN)/python -m benchmarks.gpu.compile
 	@$(BIN)/python -m pytest --confcutdir=tests/kernels tests/kernels

@@ -6,6 +6,7 @@ and open paged kernels. The floor is every key and value in the pages read once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
@@ -178,7 +179,36 @@ def lmdeploy(c: Case, folder: Path | None) -> Callable[[], Tensor]:
     )  # fmt: skip
 
 
-PEERS = {"SDPA, contiguous": sdpa, "flex_attention": flex, "LightLLM": lightllm, "LMDeploy int8": lmdeploy}
+def flashinfer(c: Case, _folder: Path | None) -> Callable[[], Tensor]:
+    """Where it is installed; it compiles itself at first. Over our own bf16 pages, which lie as its "HND" does."""
+    if not REAL:
+        raise PeerAbsent("compiles itself for a CUDA device only")
+    if c.q_len > 1:
+        raise PeerAbsent("timed for decode only")
+    from flashinfer import BatchDecodeWithPagedKVCacheWrapper
+
+    pages, _ = pages_of(c, DTYPE)
+    used = [len(table) for table in c.tables]
+    scratch = torch.empty(128 << 20, dtype=torch.uint8, device=DEVICE)
+    wrapper = BatchDecodeWithPagedKVCacheWrapper(scratch, "HND", use_tensor_cores=True)
+    lists = (
+        [0, *accumulate(used)],
+        [page for table in c.tables for page in table],
+        [(n - 1) % PAGE + 1 for n in c.lengths],
+    )
+    places = [torch.tensor(values, dtype=torch.int32, device=DEVICE) for values in lists]
+    sizes = (SHAPE.heads, SHAPE.kv_heads, SHAPE.head_dim, PAGE)
+    wrapper.plan(*places, *sizes, q_data_type=DTYPE, kv_data_type=DTYPE)
+    return lambda: wrapper.run(c.q, (pages.k, pages.v))
+
+
+PEERS = {
+    "SDPA, contiguous": sdpa,
+    "flex_attention": flex,
+    "LightLLM": lightllm,
+    "LMDeploy int8": lmdeploy,
+    "FlashInfer": flashinfer,
+}
 
 
 def cases() -> list[Case]:

@@ -5,21 +5,36 @@ Every implementation gets the same adapters and the same rows; layers take turns
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from random import Random
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.gpu.device import DEVICE, DTYPE, REAL, SHAPE, Ceilings, beside, error, micros, rotations, say
+from benchmarks.gpu.device import (
+    CLOSE,
+    DEVICE,
+    DTYPE,
+    REAL,
+    SHAPE,
+    Ceilings,
+    beside,
+    error,
+    micros,
+    rotations,
+    say,
+)
 from benchmarks.gpu.peers import PeerAbsent, load
 from benchmarks.report import Report
 from tenantry.kernels.lora.int8 import quantised
 from tenantry.kernels.lora.layout import GPU_PACKING, SiteShape, SliceWeights
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import select_ops
+from tenantry.kernels.quant.linear import prepare_triton
 
 Modules = dict[tuple[int, str, int], SliceWeights]
 Apply = Callable[[int, Tensor], None]  # layer, y in place
@@ -175,6 +190,43 @@ def vllm(c: Case, folder: Path | None) -> Apply:
     return apply
 
 
+def sglang(c: Case, folder: Path | None) -> Apply:
+    """Chunked SGMV: segments of up to 16 rows of one adapter, its slices' A packed by its own rank."""
+    shrink, expand = load(folder, "sglang", "chunked_sgmv_shrink", "chunked_sgmv_expand")
+    most, slices, chunk = max(16, *c.ranks), len(c.widths), 16
+    order = sorted(range(len(c.slots)), key=c.slots.__getitem__)
+    starts, adapters = [0], []
+    for slot in sorted(set(c.slots)):
+        past = starts[-1] + c.slots.count(slot)
+        while starts[-1] < past:
+            starts.append(min(starts[-1] + chunk, past))
+            adapters.append(slot)
+
+    def ints(values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=DEVICE)
+
+    batch = SimpleNamespace(
+        bs=len(adapters), num_segments=len(adapters), max_len=chunk, use_cuda_graph=False, seg_indptr=ints(starts),
+        weight_indices=ints(adapters), lora_ranks=ints(c.ranks), permutation=ints(order),
+        scalings=torch.full((len(c.ranks),), SCALE, device=DEVICE),
+    )  # fmt: skip
+    offsets = ints([0, *accumulate(c.widths)])
+    a_sides, b_sides = [], []
+    for layer in range(c.layers):
+        a = torch.zeros(len(c.ranks), slices * most, c.x.shape[1], dtype=DTYPE, device=DEVICE)
+        b = torch.zeros(len(c.ranks), sum(c.widths), most, dtype=DTYPE, device=DEVICE)
+        for slot, rank in enumerate(c.ranks):
+            a[slot, : slices * rank], b[slot, :, :rank] = torch.cat(c.a[layer][slot]), torch.cat(c.b[layer][slot])
+        a_sides.append(a)
+        b_sides.append(b)
+
+    def apply(layer: int, y: Tensor) -> None:
+        bridge = shrink.chunked_sgmv_lora_shrink_forward(c.x, a_sides[layer], batch, slices)
+        expand.chunked_sgmv_lora_expand_forward(bridge, b_sides[layer], batch, offsets, max(c.widths), y)
+
+    return apply
+
+
 def lmdeploy(c: Case, folder: Path | None) -> Apply:
     """Its batch is by sequence, and its adapters lie rank after rank; one launch per slice."""
     if not REAL:
@@ -216,6 +268,7 @@ PEERS: dict[str, Callable[[Case, Path | None], Apply]] = {
     "PEFT's loop": peft,
     "torch bmm": bmm,
     "vLLM": vllm,
+    "SGLang": sglang,
     "LMDeploy": lmdeploy,
 }
 
@@ -281,38 +334,41 @@ def decode(report: Report, ceilings: Ceilings, folder: Path | None) -> None:
         report.judge("M1 layer, 64 adapters of r16 / floor", one["ours"] / one["floor"], "<= 1.5")
         report.judge("M1 layer, mixed ranks / uniform of equal bytes", mixed["ours"] / uniform["ours"], "<= 1.15")
         report.judge("M1 layer, int8 / bf16 adapters", one["ours int8"] / one["ours"], "<= 0.6")
-        for peer, bound in (("vLLM", ">= 2"), ("LMDeploy", ">= 3")):
+        for peer, bound in (("vLLM", ">= 2"), ("SGLang", ">= 1.2"), ("LMDeploy", ">= 3")):
             if peer in one:
                 report.judge(f"M1 layer, {peer} / ours", one[peer] / one["ours"], bound)
 
 
 def prefill(report: Report, _ceilings: Ceilings, folder: Path | None) -> None:
-    """M2: one layer's four products, with and without LoRA."""
-    sizes = (512, 2048, 8192) if REAL else (12,)
-    for tokens in sizes:
+    """M2: what adapters add to one layer's four products. Ours chooses the order of a product and its adapters, and
+    is beside its own other order; peers add to a product that is there."""
+    for tokens in (512, 2048, 8192) if REAL else (300,):
         for adapters in (1, 4, 16) if REAL else (1, 3):
-            base = with_lora = 0.0
-            for site, (width, slices) in SHAPE.sites.items():
-                slots = sorted(i % adapters for i in range(tokens))
-                c = case("", site, slots, [16] * adapters)
-                apply = rows_of_prompts(c, adapters, tokens)
-                weight = torch.randn(sum(slices), width, device=DEVICE).to(DTYPE)
-
-                def both(c: Case = c, w: Tensor = weight, apply: Apply = apply) -> None:
-                    apply(0, functional.linear(c.x, w))
-
-                base += micros(lambda c=c, w=weight: functional.linear(c.x, w))
-                with_lora += micros(both)
             what = f"M2 LoRA over a layer's products, {tokens} tokens, {adapters} adapters"
+            alone, added = 0.0, dict.fromkeys(("ours", "ours, the product first"), 0.0)
+            for site, (width, slices) in SHAPE.sites.items():
+                c = case("", site, sorted(i % adapters for i in range(tokens)), [16] * adapters)
+                weight = (torch.randn(sum(slices), width, device=DEVICE) * width**-0.5).to(DTYPE)
+                base = micros(lambda c=c, w=weight: functional.linear(c.x, w))
+                alone += base
+                for name, run in rows_of_prompts(c, weight).items():
+                    added[name] += micros(run) - base
+                    off = error(run(), c.x.double() @ weight.double().T + c.expected())
+                    report.judge(f"{what}, {site}, {name}: error", off, CLOSE)
+                for peer, make in PEERS.items() if REAL else ():
+                    try:
+                        added[peer] = added.get(peer, 0.0) + timed(c, make, folder)[0]
+                    except PeerAbsent as absent:
+                        report.absent(f"{what}: {peer} / ours", str(absent))
+            for name, us in added.items() if REAL else ():
+                report.add(f"{what}, {name}", us / alone, base_us=alone, added_us=us)
             if tokens == 2048:
-                report.judge(what, with_lora / base - 1, "<= 0.05")
-            elif REAL:
-                report.add(what, with_lora / base - 1, base_us=base, with_us=with_lora)
+                report.judge(what, added["ours"] / alone, "<= 0.05")
 
 
-def rows_of_prompts(c: Case, adapters: int, tokens: int) -> Apply:
-    """Ours, with each adapter's tokens as one row of many tokens, as a prefill plans them."""
-    ops: Any = select_ops("cuda")
+def rows_of_prompts(c: Case, weight: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """The site's whole output, with each adapter's tokens as one row of many tokens, as a prefill plans them."""
+    ops, linear, adapters = select_ops("cuda"), prepare_triton(weight), len(c.ranks)
     width, slices = SHAPE.sites[c.site]
     table = LoraTable(1, {c.site: SiteShape(width, slices)}, DTYPE, DEVICE, GPU_PACKING)
     for slot in range(adapters):
@@ -321,6 +377,12 @@ def rows_of_prompts(c: Case, adapters: int, tokens: int) -> Apply:
             for part, a in enumerate(c.a[0][slot])
         }
         table.set_slot(slot, table.prepare(modules))
-    lengths = [c.slots.count(slot) for slot in range(adapters)]
-    plan = table.plan(list(range(adapters)), lengths)
-    return lambda layer, y: ops.apply_lora(c.x, y, layer, c.site, plan, table)
+    plan = table.plan(list(range(adapters)), [c.slots.count(slot) for slot in range(adapters)])
+
+    def product_first() -> Tensor:
+        y = linear(c.x)
+        ops.apply_lora(c.x, y, 0, c.site, plan, table)
+        return y
+
+    ours = partial(ops.project, linear, c.x, 0, c.site, plan, table)
+    return {"ours": ours, "ours, the product first": product_first}

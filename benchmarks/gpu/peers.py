@@ -1,10 +1,13 @@
 """Others' kernels in this process, over the same weights: those that torch and PEFT bring, and open Triton kernels.
 
 The latter are read from a folder given on the command line, outside of this repository, as DIR/PEER/FILE.py under
-the files' own names; what they import of their projects is stood in for here. Where the files come from:
+the files' own names; what they import of their projects is stood in for here. FlashInfer is a package, taken where
+it is installed. Where the files come from:
 
     vllm      vllm/lora/ops/triton_ops/{lora_shrink_op,lora_expand_op,kernel_utils,utils,lora_kernel_metadata}.py
               (in its wheels, 0.32 tried)
+    sglang    python/sglang/srt/lora/triton_ops/{chunked_sgmv_shrink,chunked_sgmv_expand}.py
+              (as of its commits 0612c633 and 00d46e7a; later they are imports of other files)
     lmdeploy  lmdeploy/pytorch/kernels/cuda/{fused_lora,pagedattention,utils}.py
     lightllm  lightllm/models/llama/triton_kernel/{gqa_flash_decoding_stage1,gqa_flash_decoding_stage2}.py
 """
@@ -68,6 +71,11 @@ def capability(level: int) -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= divmod(level, 10)
 
 
+def uncached(first: Any) -> Any:
+    """SGLang's cache of compiled kernels, of a kernel or made for one: left out."""
+    return first if hasattr(first, "__getitem__") else lambda kernel: kernel
+
+
 STANDING_IN: dict[str, Callable[[], dict[str, ModuleType]]] = {
     "vllm": lambda: {
         "vllm": module("vllm", envs=Flags()),
@@ -87,6 +95,16 @@ STANDING_IN: dict[str, Callable[[], dict[str, ModuleType]]] = {
         "vllm.lora.ops": module("vllm.lora.ops"),
         "vllm.lora.ops.triton_ops": module("vllm.lora.ops.triton_ops"),
     },
+    "sglang": lambda: {
+        "python": module("python"),
+        "python.sglang": module("python.sglang"),
+        "python.sglang.utils": module("python.sglang.utils", cached_triton_kernel=uncached),
+        "sglang": module("sglang"),
+        "sglang.srt": module("sglang.srt"),
+        "sglang.srt.lora": module("sglang.srt.lora"),
+        "sglang.srt.lora.utils": module("sglang.srt.lora.utils", LoRABatchInfo=SimpleNamespace),
+        "sglang.srt.lora.triton_ops": module("sglang.srt.lora.triton_ops"),
+    },
     "lmdeploy": lambda: {
         "lmdeploy": module("lmdeploy"),
         "lmdeploy.messages": module("lmdeploy.messages", QuantPolicy=QuantPolicy),
@@ -96,7 +114,12 @@ STANDING_IN: dict[str, Callable[[], dict[str, ModuleType]]] = {
     },
     "lightllm": lambda: {"lightllm": module("lightllm"), "lightllm.kernels": module("lightllm.kernels")},
 }
-PACKAGE = {"vllm": "vllm.lora.ops.triton_ops", "lmdeploy": "lmdeploy.kernels", "lightllm": "lightllm.kernels"}
+PACKAGE = {
+    "vllm": "vllm.lora.ops.triton_ops",
+    "sglang": "sglang.srt.lora.triton_ops",
+    "lmdeploy": "lmdeploy.kernels",
+    "lightllm": "lightllm.kernels",
+}
 
 
 def load(folder: Path | None, peer: str, *names: str) -> tuple[ModuleType, ...]:
