@@ -6,6 +6,7 @@ are applied along each node's path before anything is compared.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tenantry.kernels.ops import Ops
+from tenantry.kernels.sampling.drawn import Drawn
 from tenantry.kernels.sampling.logits import logprobs_of
 from tenantry.kernels.sampling.noise import key, stream, uniform
 from tenantry.kernels.sampling.reference import distribution
@@ -30,6 +32,15 @@ NOT_FINITE = "the model's numbers overflowed in this sequence"
 NOTHING_ALLOWED = "no token may be drawn: the logits are not finite, or every token is forbidden"
 NO_DRAFT = DraftTree((), ())
 QUESTIONS = 1  # the stream of noise that rejection sampling asks
+
+
+class Asked(NamedTuple):
+    """A step's draws on their way. logits: fp32 [draws of all rows, vocab]. specs: of each draw."""
+
+    rows: Sequence[Row]
+    logits: Tensor
+    specs: Sequence[DrawSpec]
+    drawn: Drawn
 
 
 class Judge:
@@ -51,25 +62,29 @@ class Judge:
             if proposal is not None and proposal.q is not None
         }
 
-    def judge(self, rows: Sequence[Row], output: Output) -> list[RowResult]:
-        """One result per row: of rows that draw nothing too."""
-        drawn = iter(self._draw([row for row in rows if row.draw is not None], output.logits))
+    def ask(self, rows: Sequence[Row], output: Output) -> Asked:
+        """Queue a step's draws; the host may do something else before it asks for the verdicts."""
+        specs = [spec_of(draw) for row in rows for draw in draws_of(row)]
+        return Asked(rows, output.logits, specs, self._ops.draw(output.logits, specs, output.finite))
+
+    def judge(self, asked: Asked) -> list[RowResult]:
+        """One result per row: of rows that draw nothing too. Waits for the device."""
+        rows, finite = asked.rows, asked.drawn.beside()
+        drawn = iter(self._verdicts(asked))
         results = [RowResult() if row.draw is None else next(drawn) for row in rows]
-        if not output.finite.all():
-            finite = torch.split(output.finite, row_lengths(rows))
-            for i, (row, fine) in enumerate(zip(rows, finite, strict=True)):
+        if not finite.all():
+            for i, (row, fine) in enumerate(zip(rows, torch.split(finite, row_lengths(rows)), strict=True)):
                 if not fine[: len(row.tokens)].all():  # a guess that overflows is no fault: it does not stand
                     results[i] = RowResult(fault=NOT_FINITE)
         return results
 
-    def _draw(self, rows: Sequence[Row], logits: Tensor) -> list[RowResult]:
-        """logits: fp32 [draws of all rows, vocab]."""
-        if not rows:
-            return []
-        specs = [spec_of(draw) for row in rows for draw in draws_of(row)]
-        drawn = self._ops.sample(logits, specs)
+    def _verdicts(self, asked: Asked) -> list[RowResult]:
+        """Of the rows that draw."""
+        logits, specs, drawn = asked.logits, asked.specs, asked.drawn.result()
         results, at = [], 0
-        for row in rows:
+        for row in asked.rows:
+            if row.draw is None:
+                continue
             past = at + 1 + len((row.draft or NO_DRAFT).tokens)
             results.append(self._row(row, logits[at:past], specs[at:past], _part(drawn, at, past)))
             at = past

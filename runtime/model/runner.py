@@ -142,7 +142,9 @@ class ModelRunner:
     def _compute(self, rows: Sequence[Row]) -> tuple[tuple[RowResult, ...], Tensor]:
         """Results, with the KV of what they say in its place, and the hidden states that the proposer wants."""
         output = self.forward(rows)
-        results = self._judge.judge(rows, output)
+        asked = self._judge.ask(rows, output)
+        self._forward.ahead(rows)  # a device is busy now, and the host is not
+        results = self._judge.judge(asked)
         compact(self.pool, self._ops, rows, results)
         return tuple(results), output.taps
 

@@ -44,7 +44,8 @@ def judged(judge, draw, draft, sequence=1):
     logits = torch.from_numpy(np.stack([TARGET[VOCAB], *(TARGET[token] for token in draft.tokens)]))
     row = Row(sequence, (2,), len(draw.history) - 1, [0], None, draw, draft)
     count = 1 + len(draft.tokens)
-    (result,) = judge.judge([row], Output(logits, torch.ones(count, dtype=torch.bool), torch.zeros(count, 0)))
+    output = Output(logits, torch.ones(count, dtype=torch.bool), torch.zeros(count, 0))
+    (result,) = judge.judge(judge.ask([row], output))
     return result
 
 
@@ -150,7 +151,7 @@ def test_overflow_and_empty_draws_are_faults_of_their_row_alone():
     rows = [Row(i, (2,), 1, [0], None, draw) for i in range(2)]
     rows.append(SimpleNamespace(sequence=3, tokens=(1,), draw=None, draft=None))
     finite = torch.tensor([True, True, False])
-    results = judge.judge(rows, Output(logits, finite, torch.zeros(3, 0)))
+    results = judge.judge(judge.ask(rows, Output(logits, finite, torch.zeros(3, 0))))
     assert results[0].fault is None
     assert results[1].fault == NOTHING_ALLOWED
     assert results[2].fault == NOT_FINITE
