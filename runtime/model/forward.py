@@ -69,7 +69,7 @@ class CudaCapture:
                 run()
         stream.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # loads go on beside it
             output = run()
         return Captured(graph.replay, output)
 
