@@ -1,10 +1,12 @@
 """How often guesses stood, and what that says of the next ones.
 
 Owns the statistics that decide how much is guessed. A guess has a grade, known before it is judged: how long the
-text agreed before it (lookup), how sure its proposer was, or how deep it lies. Rates per grade are exponentially
-weighted and shrunk: a sequence's towards its adapter's, an adapter's towards all adapters'. Pure.
+text agreed before it and whether it was foreseeable back then (lookup), how sure its proposer was, or how deep it
+lies. Rates per grade are exponentially weighted and shrunk: a sequence's towards its adapter's, an adapter's towards
+all adapters'. Pure.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,19 +16,19 @@ from tenantry.runtime.speculative.tree import ROOT, DraftTree, depths
 
 DECAY: Final = 0.98  # weight of what was known, per judged guess
 SHRINK: Final = 6.0  # judged guesses that a prior is worth
-GRADES: Final = 12
-AGREED: Final = (2, 3, 4, 5, 6, 8, 10, 13, 17, 24, 33)  # tokens that agreed: where the next grade begins
+GRADES: Final = 15
+AGREED: Final = (3, 5, 9, 17)  # tokens that agreed: where the next grade begins
 
 Grade = int
 
 
 class Basis(Enum):
-    """What a grade says: depth of the guess (or of a whole level, of which one may stand), tokens that agreed before
+    """What a grade says: depth of the guess (or of a whole level, of which one may stand), what a lookup knows of
     it, or its chance as its proposer sees it."""
 
     DEPTH = "depth"
     LEVEL = "level"
-    AGREED = "agreed"
+    FOUND = "found"
     SURE = "sure"
 
     def prior(self, grade: Grade) -> float:
@@ -34,8 +36,9 @@ class Basis(Enum):
         match self:
             case Basis.DEPTH | Basis.LEVEL:
                 return 0.6
-            case Basis.AGREED:
-                return min(0.95, 0.4 + 0.07 * grade)
+            case Basis.FOUND:
+                mark, bucket = divmod(grade, len(AGREED) + 1)
+                return (0.5, 0.8, 0.3)[mark] + 0.04 * bucket
             case Basis.SURE:
                 return (grade + 0.5) / GRADES
 
@@ -43,11 +46,14 @@ class Basis(Enum):
 Scale = tuple[str, Basis]  # a proposer's name, and what its guesses are graded by
 
 
-def graded(tree: DraftTree, agreed: int = 0) -> tuple[Scale, list[Grade]]:
-    """Of each node. agreed: tokens before the root that agreed, of a chain that was looked up; 0 for others."""
-    if agreed:
-        found = [sum(agreed + i >= bound for bound in AGREED) for i in range(len(tree.tokens))]
-        return (tree.kind, Basis.AGREED), found
+def found_grades(agreed: int, marks: Sequence[int]) -> list[Grade]:
+    """Of a chain that was looked up. agreed: tokens before it that agreed. marks: of each guess, see lookup.Mark."""
+    buckets = len(AGREED) + 1
+    return [mark * buckets + bisect_right(AGREED, agreed + i) for i, mark in enumerate(marks)]
+
+
+def graded(tree: DraftTree) -> tuple[Scale, list[Grade]]:
+    """Of each node of a model's tree."""
     if not tree.chance:
         return (tree.kind, Basis.DEPTH), [at_depth(depth) for depth in depths(tree)]
     sure = []

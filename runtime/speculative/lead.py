@@ -6,18 +6,19 @@ Owns the joining of a proposal with what was measured of its like. It must not k
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tenantry.runtime.speculative.acceptance import Acceptance, Grade, graded
-from tenantry.runtime.speculative.lookup import Match
+from tenantry.runtime.speculative.acceptance import Acceptance, Basis, Grade, Scale, found_grades, graded
+from tenantry.runtime.speculative.lookup import KIND, Match
 from tenantry.runtime.speculative.tree import ROOT, DraftTree, depths, keep, likeliest
 from tenantry.runtime.speculative.verify import children
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """chances: of each node's whole path, of the likeliest first."""
+    """grades: of each node, on `scale`. chances: of each node's whole path, the likeliest first."""
 
     tree: DraftTree
-    agreed: int
+    scale: Scale
+    grades: Sequence[Grade]
     chances: Sequence[float]
 
     @property
@@ -25,13 +26,19 @@ class Lead:
         """Tokens that it is expected to bring."""
         return sum(self.chances)
 
+    @property
+    def copies(self) -> bool:
+        """Whether it is a text that came before."""
+        return self.tree.kind == KIND
+
     def take(self, count: int) -> DraftTree | None:
         return likeliest(self.tree, count) if count else None
 
 
 def looked_up(match: Match, most: int, acceptance: Acceptance, adapter: bytes | None, sequence: int) -> Lead:
-    """A text that came before, so many tokens of it."""
-    return _lead(match.chain(most), match.agreed, acceptance, adapter, sequence)
+    """So many tokens of a text that came before."""
+    grades = found_grades(match.agreed, match.chain_marks(most))
+    return _lead(match.chain(most), (KIND, Basis.FOUND), grades, acceptance, adapter, sequence)
 
 
 def proposed(tree: DraftTree, room: int, acceptance: Acceptance, adapter: bytes | None, sequence: int) -> Lead | None:
@@ -41,16 +48,22 @@ def proposed(tree: DraftTree, room: int, acceptance: Acceptance, adapter: bytes 
     deep = depths(tree)
     if max(deep) > room:
         tree = keep(tree, [node for node, depth in enumerate(deep) if depth <= room])
-    return _lead(tree, 0, acceptance, adapter, sequence)
+    return _lead(tree, *graded(tree), acceptance, adapter, sequence)
 
 
-def _lead(tree: DraftTree, agreed: int, acceptance: Acceptance, adapter: bytes | None, sequence: int) -> Lead:
-    scale, grades = graded(tree, agreed)
+def _lead(
+    tree: DraftTree,
+    scale: Scale,
+    grades: Sequence[Grade],
+    acceptance: Acceptance,
+    adapter: bytes | None,
+    sequence: int,
+) -> Lead:
     rates = acceptance.rates(adapter, sequence, scale, grades)
     chances: list[float] = []
     for rate, parent in zip(rates, tree.parents, strict=True):
         chances.append(rate * (1.0 if parent == ROOT else chances[parent]))
-    return Lead(tree, agreed, chances if tree.is_chain else sorted(chances, reverse=True))
+    return Lead(tree, scale, grades, chances if tree.is_chain else sorted(chances, reverse=True))
 
 
 def outcomes(tree: DraftTree, tokens: Sequence[int], grades: Sequence[Grade]) -> list[list[tuple[Grade, bool]]]:

@@ -7,6 +7,7 @@ Pure over ints; knows no model. Deterministic: of several places the latest coun
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 from tenantry.runtime.speculative.tree import DraftTree
@@ -14,22 +15,41 @@ from tenantry.runtime.speculative.tree import DraftTree
 SIZES = (5, 3, 2)  # tokens that must agree, longest first
 FARTHEST = 40  # tokens looked back to see how many agree
 KIND = "ngram"
+MARKING = 3  # tokens before a token from which its mark is taken
+
+
+class Mark(IntEnum):
+    """Of a token in a text: whether a lookup had found it when it was written. In what is alike from text to text but
+    for a name or a number, these are what CHANGED."""
+
+    NEW = 0
+    SAME = 1
+    CHANGED = 2
 
 
 class Match(NamedTuple):
-    """known[at]: what followed the last time. agreed: how many tokens before that are those at the text's end."""
+    """known[at]: what followed the last time. marks: of every token known. agreed: how many tokens before that are
+    those at the text's end."""
 
     known: Sequence[int]
+    marks: Sequence[int]
     at: int
     agreed: int
 
     def chain(self, most: int) -> DraftTree:
         """What followed up to the very end of what is known is taken to repeat: "ababab" goes on as it did."""
-        found = list(self.known[self.at : self.at + most])
+        return DraftTree.chain(self._repeated(self.known, most), kind=KIND)
+
+    def chain_marks(self, most: int) -> list[int]:
+        """Of the chain's guesses."""
+        return self._repeated(self.marks, most)
+
+    def _repeated(self, of: Sequence[int], most: int) -> list[int]:
+        found = list(of[self.at : self.at + most])
         period = len(found)
         while len(found) < most:
             found.append(found[len(found) - period])
-        return DraftTree.chain(found, kind=KIND)
+        return found
 
 
 class NgramIndex:
@@ -39,6 +59,7 @@ class NgramIndex:
         self.weights = weights
         self._room = room
         self._tokens: list[int] = []
+        self._marks = bytearray()
         self._begin = 0  # of the newest text
         self._after: dict[tuple[int, ...], int] = {}
 
@@ -50,19 +71,23 @@ class NgramIndex:
         text = text[-self._room // 2 :]
         if len(self._tokens) + len(text) > self._room:
             kept = self._tokens[-self._room // 2 :]
-            self._tokens, self._after, self._begin = [], {}, 0
+            self._tokens, self._marks, self._after, self._begin = [], bytearray(), {}, 0
             self.extend(kept)
         self._begin = len(self._tokens)
         self.extend(text)
 
     def extend(self, more: Sequence[int]) -> None:
         """The newest text goes on."""
-        known = len(self._tokens)
-        self._tokens += more
-        for end in range(known, len(self._tokens)):  # only what is followed by something
+        tokens, after, known = self._tokens, self._after, len(self._tokens)
+        tokens += more
+        self._marks += bytes(len(more))
+        for end in range(known, len(tokens)):  # only what is followed by something
             for size in SIZES:
                 if end - size >= self._begin:
-                    self._after[tuple(self._tokens[end - size : end])] = end
+                    gram = tuple(tokens[end - size : end])
+                    if size == MARKING and gram in after:
+                        self._marks[end] = Mark.SAME if tokens[after[gram]] == tokens[end] else Mark.CHANGED
+                    after[gram] = end
 
     def find(self, text: Sequence[int]) -> Match | None:
         """Where the longest known ending of `text` was last followed by something; None when it is new."""
@@ -72,7 +97,7 @@ class NgramIndex:
                 known, agreed, most = self._tokens, size, min(FARTHEST, at, len(text))
                 while agreed < most and known[at - 1 - agreed] == text[-1 - agreed]:
                     agreed += 1
-                return Match(known, at, agreed)
+                return Match(known, self._marks, at, agreed)
         return None
 
 

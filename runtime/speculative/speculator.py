@@ -80,15 +80,16 @@ class Times(Protocol):
 
 class _Followed:
     """A sequence that takes guesses. length: of its text when it was last looked at; counted: of the part that the
-    tally knows; steps: that the tally does not know yet. agreed: of the lookup that its guesses now come from. rest,
-    patience: steps until texts are searched for it again, and how many they were the last time."""
+    tally knows; steps: that the tally does not know yet. lead: what its guesses in the step under way come from.
+    rest, patience: steps until texts are searched for it again, and how many they were the last time."""
 
-    __slots__ = ("agreed", "candidate", "counted", "length", "patience", "rest", "steps")
+    __slots__ = ("candidate", "counted", "lead", "length", "patience", "rest", "steps")
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
         self.length = self.counted = len(candidate.tokens)
-        self.steps = self.agreed = self.rest = self.patience = 0
+        self.steps = self.rest = self.patience = 0
+        self.lead: Lead | None = None
 
 
 class Speculator:
@@ -130,8 +131,8 @@ class Speculator:
         ahead = self._ahead(followed, leads, taken, cost, times)
         guesses: dict[int, Guess] = {}
         for one, lead, count, deep in zip(followed, leads, taken, ahead, strict=True):
+            one.lead = lead
             if lead is not None:
-                one.agreed = lead.agreed
                 one.patience = 0 if count else min(one.patience + 1, rows)
                 one.rest = min(one.patience, LONGEST_REST)
             draft = lead.take(count) if lead is not None else None
@@ -155,7 +156,8 @@ class Speculator:
         for row in judged:
             one, tree = self._followed[row.sequence], row.draft
             of = one.candidate
-            scale, grades = graded(tree, one.agreed if tree.kind == KIND else 0)
+            copied = one.lead if tree.kind == KIND else None  # a chain, of which the first guesses were taken
+            scale, grades = (copied.scale, copied.grades) if copied is not None else graded(tree)
             tried = outcomes(tree, row.tokens, grades)
             self._acceptance.observe(of.adapter, of.sequence, scale, chain.from_iterable(tried))
             if tree.kind == self._model:
@@ -263,7 +265,7 @@ class Speculator:
             self._quiet -= 1
             return nothing
         rows = [
-            [] if lead is not None and lead.agreed and count > 1 else self._levels(one.candidate)
+            [] if lead is not None and lead.copies and count > 1 else self._levels(one.candidate)
             for one, lead, count in zip(followed, leads, taken, strict=True)
         ]
         deep = levels(rows, len(followed), cost, times.guessing)

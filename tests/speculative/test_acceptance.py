@@ -6,8 +6,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.runtime.speculative.acceptance import GRADES, Acceptance, Basis, at_depth, graded
+from tenantry.runtime.speculative.acceptance import GRADES, Acceptance, Basis, at_depth, found_grades, graded
 from tenantry.runtime.speculative.lead import outcomes
+from tenantry.runtime.speculative.lookup import Mark
 from tenantry.runtime.speculative.tree import DraftTree
 from tenantry.runtime.speculative.trials import SHARE, Trials
 from tenantry.runtime.speculative.verify import match
@@ -52,22 +53,25 @@ def test_a_guess_whose_ancestor_fell_teaches_nothing():
     assert known.rate(None, 1, DRAFT, 1) == Basis.DEPTH.prior(1)
 
 
-def test_what_agreed_for_longer_is_of_a_higher_grade_and_every_guess_after_it_too():
-    chain = DraftTree.chain(range(40), kind="ngram")
-    assert graded(chain, 2) == (("ngram", Basis.AGREED), graded(chain, 2)[1])
-    for agreed in range(2, 60):
-        grades = graded(chain, agreed)[1]
-        assert grades == sorted(grades)
-        assert graded(chain, agreed + 1)[1][:39] == grades[1:]
-        assert 0 < grades[0] < GRADES > grades[-1]
-    assert Basis.AGREED.prior(1) < 0.5 < 0.9 < Basis.AGREED.prior(GRADES - 1)
+def test_a_copy_is_graded_by_how_long_it_agreed_and_by_what_was_foreseeable():
+    for mark in Mark:
+        for agreed in range(2, 60):
+            grades = found_grades(agreed, [mark] * 20)
+            assert grades == sorted(grades)
+            assert found_grades(agreed + 1, [mark] * 19) == grades[1:]
+            assert 0 <= grades[0] <= grades[-1] < GRADES
+    of = {mark: {g for n in range(2, 60) for g in found_grades(n, [mark])} for mark in Mark}
+    assert not of[Mark.NEW] & of[Mark.SAME]
+    assert not of[Mark.SAME] & of[Mark.CHANGED]
+    assert max(map(Basis.FOUND.prior, of[Mark.CHANGED])) < min(map(Basis.FOUND.prior, of[Mark.NEW]))
+    assert max(map(Basis.FOUND.prior, of[Mark.NEW])) < min(map(Basis.FOUND.prior, of[Mark.SAME]))
 
 
 def test_a_proposers_own_chance_is_the_grade_given_the_path():
     tree = DraftTree((1, 2, 3, 4), (-1, -1, 0, 2), (0.9, 0.05, 0.45, 0.45), "draft")
     (kind, basis), grades = graded(tree)
     assert (kind, basis) == ("draft", Basis.SURE)
-    assert grades == [10, 0, 6, 11]
+    assert grades == [13, 0, 7, 14]
     assert all(abs(basis.prior(g) - c) < 1 / GRADES for g, c in zip(grades, (0.9, 0.05, 0.5, 1.0), strict=True))
 
 

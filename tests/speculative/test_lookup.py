@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantry.runtime.speculative.lookup import FARTHEST, SIZES, Lookup, NgramIndex
+from tenantry.runtime.speculative.lookup import FARTHEST, SIZES, Lookup, Mark, NgramIndex
 
 A, B = b"a" * 32, b"b" * 32
 
@@ -42,6 +42,12 @@ def test_how_far_back_two_places_agree_is_told():
         match = Lookup().find(1, A, [1, *same, 5, 2, *same])
         assert match.agreed == min(agreed, FARTHEST)
         assert match.chain(1).tokens == (5,)
+
+
+def test_marks_say_what_a_lookup_had_found_and_what_was_another_token():
+    match = Lookup().find(1, A, [1, 2, 3, 4, 8, 5, 1, 2, 3, 4, 9, 5, 1, 2, 3])
+    assert match.chain(5).tokens == (4, 9, 5, 1, 2)
+    assert match.chain_marks(5) == [Mark.SAME, Mark.CHANGED, Mark.NEW, Mark.NEW, Mark.NEW]
 
 
 def test_a_finished_text_that_agrees_for_longer_is_preferred():

@@ -113,6 +113,23 @@ def test_no_more_guesses_than_the_sequence_may_have_or_can_use():
             assert world.drafted[-1] <= 3
 
 
+def test_what_differs_from_text_to_text_is_learned_and_guesses_end_before_it():
+    """Every tenth token is noise, all others are the same each time."""
+
+    def form(text):
+        return random.Random(len(text)).randrange(1000, 1 << 20) if len(text) % 10 == 0 else 10 + len(text) % 10
+
+    world = World(Speculator(True), form, times=Times(node=1e-4))
+    for _ in range(300):
+        world.step()
+    drafted, drawn = sum(world.drafted[-50:]), len(world.texts[1])
+    for _ in range(50):
+        world.step()
+    assert sum(world.drafted[-50:]) < 1.2 * (len(world.texts[1]) - drawn)
+    assert len(world.texts[1]) - drawn > 3 * 50
+    assert drafted > 100
+
+
 def test_a_row_that_copies_does_not_bother_the_model():
     world = World(Speculator(True, "draft"), cycle, 0.9)
     for _ in range(60):
