@@ -7,7 +7,7 @@ oracle, a proposer that knows what will be drawn and is right as often as it is 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 
 import msgspec
@@ -18,7 +18,7 @@ from tenantry.adapters.store import LocalStore
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine, Runner
-from tenantry.runtime.messages import Finished, Guessing, Sampling, Submit, Tokens
+from tenantry.runtime.messages import Finished, Guessing, ProposerCounts, Sampling, Submit, Tokens
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -29,6 +29,7 @@ from tenantry.runtime.text import TextModel
 
 CONTEXT = 1024
 PAGES = 6144
+FEWEST_TRIED = 20  # of a position whose share is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Step:
 
 @dataclass(slots=True)
 class Run:
-    """One set of requests served to its end. texts: what each request drew. counts: what guessing came to."""
+    """One set of requests served to its end. texts: what each request drew. counts: what guessing came to
+    since its Speculator was made."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -148,7 +150,7 @@ def serve(
     began = perf_counter()
     while engine.has_work:
         step = perf_counter()
-        events = engine.step(0.0)
+        events = engine.step(step)
         whole = perf_counter() - step
         for event in events:
             if isinstance(event, Tokens):
@@ -202,12 +204,12 @@ class Pairs:
     def predicted(self) -> float:
         """tau / (v + c), performance.md 3.4: tokens per row and step over what model and guessing took for them, in
         units of a plain step. What the engine itself does in between is not in it."""
-        plain = median(step.model for run in self.off for step in run.decoding(self.batch))
         ratios = []
-        for run in self.on:
-            steps = run.decoding(self.batch)
-            took = sum(step.model + step.guessing for step in steps) / len(steps)
-            ratios.append(sum(step.tokens for step in steps) / self.batch / len(steps) / (took / plain))
+        for off, on in zip(self.off, self.on, strict=True):
+            plain, steps = off.decoding(self.batch), on.decoding(self.batch)
+            tau = sum(step.tokens for step in steps) / sum(step.rows for step in steps)
+            took = fmean(step.model + step.guessing for step in steps) / fmean(step.model for step in plain)
+            ratios.append(tau / took)
         return median(ratios)
 
     def cost_of_judging(self) -> float:
@@ -217,11 +219,31 @@ class Pairs:
 
     def by_position(self) -> list[float]:
         """Of guesses whose ancestors all stood, the share that stood."""
-        tried, stood = [0] * 16, [0] * 16
-        for proposer in (p for run in self.on for counts in run.counts for p in counts.proposers):
-            tried = [a + b for a, b in zip(tried, proposer.tried, strict=True)]
-            stood = [a + b for a, b in zip(stood, proposer.stood, strict=True)]
-        return [s / t for s, t in zip(stood, tried, strict=True) if t >= 20]
+        return _by_position([p for counts in self.on[-1].counts for p in counts.proposers])
+
+    def of_adapter(self, digest: bytes) -> "OfAdapter | None":
+        """What guesses came to for one adapter's requests."""
+        counts = [c for c in self.on[-1].counts if c.adapter == digest and c.steps]
+        if not counts:
+            return None
+        proposers = [p for c in counts for p in c.proposers]
+        stood = [(kind, _by_position([p for p in proposers if p.proposer == kind]))
+                 for kind in sorted({p.proposer for p in proposers})]  # fmt: skip
+        return OfAdapter(sum(c.tokens for c in counts) / sum(c.steps for c in counts), stood)
+
+
+@dataclass(frozen=True, slots=True)
+class OfAdapter:
+    """stood: by proposer, of guesses whose ancestors all stood, the share that stood, by position."""
+
+    tokens_per_step: float
+    stood: list[tuple[str, list[float]]]
+
+
+def _by_position(counts: Sequence[ProposerCounts]) -> list[float]:
+    tried = [sum(at) for at in zip(*(c.tried for c in counts), strict=True)]
+    stood = [sum(at) for at in zip(*(c.stood for c in counts), strict=True)]
+    return [s / t for s, t in zip(stood, tried, strict=True) if t >= FEWEST_TRIED]
 
 
 def _rate(run: Run, batch: int) -> float:

@@ -26,7 +26,7 @@ from benchmarks.workload import DESCRIPTIONS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
-PARTS = "scheduler,gateway,demo,base,forward,memory,kernels"
+PARTS = "scheduler,gateway,demo,base,forward,memory,kernels,speculation"
 WORKLOADS = "W2,W1,WC,W5,W3,W4"
 
 # Workload and variants that meet each peer.
@@ -147,6 +147,7 @@ def swap_cliff(report: Report, quick: bool) -> None:
 def modules() -> Iterator[str]:
     """Benchmarks that print their own tables."""
     yield "benchmarks.scheduler"
+    yield "benchmarks.speculation"
     for path in sorted((ROOT / "benchmarks" / "kernels").glob("bench_*.py")):
         yield f"benchmarks.kernels.{path.stem}"
 

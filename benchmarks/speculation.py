@@ -8,9 +8,10 @@ by request set, so that what else the machine does hits both; the middle of the 
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from tenantry.runtime.speculative.options import parse
 from tenantry.runtime.speculative.speculator import Speculator
 from tenantry.runtime.text import TextModel
 
-DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo"
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "examples" / "demo"
 NEW = {"tasks": 48, "chat": 64, "copy": 96}
 TARGETS = {"copy ngram": 2.0, "tasks draft": 1.6}  # of speed-up, at batch 1
 NEVER_BELOW = 0.97  # of off: auto, at any batch
@@ -77,14 +79,27 @@ def asks(bench: Bench, kind: str, count: int, seed: int) -> list[Ask]:
     return found
 
 
-def of_demo(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
+def option(word: str, folder: Path) -> str:
+    """What `--speculate` is told. bare: a head without the LoRAs that it has for adapters. folder: for its copy."""
+    if word in ("ngram", "self"):
+        return word
+    both, kind = word.startswith("auto"), word.removeprefix("auto").removeprefix("+") or "draft"
+    kind, bare, _ = kind.partition("-bare")
+    directory = DEMO / kind
+    if bare:
+        directory = Path(shutil.copytree(directory, folder / word, ignore=shutil.ignore_patterns("adapters")))
+    return f"{'auto:' if both else ''}{kind}:{directory}"
+
+
+def of_demo(a: argparse.Namespace, by_adapter: list[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """by_adapter: takes what each adapter's guesses came to, of those with tasks at the first batch."""
     with tempfile.TemporaryDirectory() as folder:
         bench = demo(Path(folder))
         plain = ModelRunner(bench.config)
         for word in a.speculate.split(","):
-            option = word if word in ("ngram", "self") else f"{word}:{DEMO / 'draft'}"
-            guessing = ModelRunner(replace(bench.config, speculate=option))
-            choice = parse(option)
+            asked_for = option(word, Path(folder))
+            guessing = ModelRunner(replace(bench.config, speculate=asked_for))
+            choice = parse(asked_for)
             for kind in a.kinds.split(","):
                 for batch in _batches(a, word):
                     speculator = Speculator(choice.ngram, choice.model, a.depth)
@@ -97,6 +112,17 @@ def of_demo(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
                             pairs.off.append(off)
                             pairs.on.append(on)
                     yield _line(f"demo {kind}", word, pairs, pairs.predicted, _verdict(kind, word, pairs))
+                    if kind == "tasks" and batch == _batches(a, word)[0]:
+                        by_adapter += _adapters(bench, word, pairs)
+
+
+def _adapters(bench: Bench, word: str, pairs: Pairs) -> Iterator[tuple[str, ...]]:
+    for name, digest in sorted(bench.digests.items()):
+        found = pairs.of_adapter(digest)
+        if found is None:
+            continue
+        proposers = (f"{kind}: {' '.join(f'{share:.2f}' for share in shares[:6])}" for kind, shares in found.stood)
+        yield name, word, f"{found.tokens_per_step:.2f}", "; ".join(proposers)
 
 
 def of_oracle(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
@@ -132,6 +158,7 @@ def of_oracle(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
 
 HEAD = ("requests", "proposer", "batch", "tokens/step", "guesses/step", "speed-up", "decode", "predicted", "target",
         "stood, by position")  # fmt: skip
+ADAPTERS_HEAD = ("adapter", "proposer", "tokens/step", "stood, by position")
 
 
 def _line(what: str, word: str, pairs: Pairs, predicted: float, verdict: str) -> tuple[str, ...]:
@@ -142,7 +169,7 @@ def _line(what: str, word: str, pairs: Pairs, predicted: float, verdict: str) ->
 
 def _verdict(kind: str, word: str, pairs: Pairs) -> str:
     target = TARGETS.get(f"{kind} {word}") if pairs.batch == 1 else None
-    if word == "auto":
+    if word.startswith("auto"):
         target = max(target or 0.0, NEVER_BELOW)
     if target is None:
         return ""
@@ -150,7 +177,7 @@ def _verdict(kind: str, word: str, pairs: Pairs) -> str:
 
 
 def _batches(a: argparse.Namespace, word: str) -> list[int]:
-    return [*map(int, a.batches.split(",")), *([64] if word == "auto" and a.rounds > 1 else [])]
+    return [*map(int, a.batches.split(",")), *([64] if word.startswith("auto") and a.largest else [])]
 
 
 def _config(model: Path, folder: Path) -> EngineConfig:
@@ -158,9 +185,9 @@ def _config(model: Path, folder: Path) -> EngineConfig:
     return EngineConfig(model, folder, "", folder, cache=CacheConfig(pages=PAGES), schedule=schedule)
 
 
-def tell(rows: Iterator[tuple[str, ...]], out: Path | None) -> None:
+def tell(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], out: Path | None) -> None:
     """Print rows as they come, as a Markdown table."""
-    for cells in (HEAD, tuple("---" for _ in HEAD)):
+    for cells in (head, tuple("---" for _ in head)):
         _say(cells, out)
     for cells in rows:
         _say(cells, out)
@@ -179,18 +206,23 @@ def main() -> None:
     parser.add_argument("--what", default="demo,oracle")
     parser.add_argument("--batches", default="1,4,16")
     parser.add_argument("--kinds", default="tasks,chat,copy")
-    parser.add_argument("--speculate", default="ngram,draft,auto")
+    parser.add_argument(
+        "--speculate", default="ngram,draft,auto", help="ngram, self, draft, eagle, eagle-bare, auto, auto+eagle"
+    )
     parser.add_argument("--depth", type=int, default=0, help="guess so many always; 0 lets measurements decide")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--largest", action=argparse.BooleanOptionalAction, default=True, help="auto at batch 64")
     parser.add_argument("--oracle-depths", default="4,0")
     parser.add_argument("--oracle-rounds", type=int, default=1)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "tenantry-bench")
+    parser.add_argument("--folder", type=Path, default=ROOT / "peers", help="where the 0.5B shape is made")
     parser.add_argument("--out", type=Path, help="append the table to this file")
     a = parser.parse_args()
     if "demo" in a.what:
-        tell(of_demo(a), a.out)
+        by_adapter: list[tuple[str, ...]] = []
+        tell(HEAD, of_demo(a, by_adapter), a.out)
+        tell(ADAPTERS_HEAD, by_adapter, a.out)
     if "oracle" in a.what:
-        tell(of_oracle(a), a.out)
+        tell(HEAD, of_oracle(a), a.out)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Engine:
         self._speculator = speculator
         self._step_time = StepTimeModel()
         self._opened: list[Record] = []
+        self._last: tuple[Sequence[Row], StepResult, float] | None = None  # after which the next follows at once
         self.computing = False  # the last step had rows, so the next one most likely has
 
     def submit(self, submit: Submit, now: float) -> Refused | None:
@@ -106,6 +107,7 @@ class Engine:
 
         Raises MeteringUnavailable or EngineBroken, after which the engine must not be used.
         """
+        self._time(now)
         ahead = self._speculator.first_ahead if self._speculator is not None else 0
         plan = self._scheduler.plan(now, self._guesses(), ahead)
         self.computing = plan is not None and bool(plan.rows)
@@ -119,6 +121,8 @@ class Engine:
             if isinstance(event, Finished | Refused):
                 self._stops.close(event.request_id)
         self._record(events)
+        if self.computing and self.has_work:
+            self._last = plan.rows, result, now
         return events
 
     @property
@@ -143,11 +147,10 @@ class Engine:
         return self._speculator.propose(candidates, self._scheduler.guess_budget(len(candidates)), self._step_time)
 
     def _learn(self, plan: StepPlan, result: StepResult) -> None:
-        """After the commit: how long it took, which guesses stood, and what the runner guesses next."""
+        """After the commit: which guesses stood, and what the runner guesses next."""
         speculator = self._speculator
-        if speculator is None or not plan.rows:
+        if speculator is None:
             return
-        self._observe(plan.rows, result)
         judged = []
         for row, row_result in zip(plan.rows, result.rows, strict=True):
             if row.draft is not None and row_result.fault is None:
@@ -156,17 +159,21 @@ class Engine:
                 length = row.start + len(row.tokens) + len(row_result.tokens)
                 speculator.proposed(row.sequence, length, row_result.proposal)
         speculator.learn(judged)
-        speculator.took(result.seconds, result.guessing_seconds)
 
-    def _observe(self, rows: Sequence[Row], result: StepResult) -> None:
-        """How long it took, where somebody measured."""
-        if not result.seconds:
+    def _time(self, now: float) -> None:
+        """How long the last step took until this one, all that is done for guesses included; the runner says what of
+        that was guessing."""
+        last, self._last = self._last, None
+        if self._speculator is None or last is None or not last[1].seconds:
             return
+        rows, result, began = last
+        seconds = max(now - began - result.guessing_seconds, result.seconds)
+        self._speculator.took(seconds, result.guessing_seconds)
         decoding = [row for row in rows if len(row.tokens) == 1]
         nodes = sum(len(row.draft.tokens) for row in decoding if row.draft is not None)
         prompt = sum(len(row.tokens) for row in rows) - len(decoding)
         attended = sum(row.start + len(row.tokens) for row in rows)
-        self._step_time.observe(len(decoding), nodes, prompt, attended, result.seconds)
+        self._step_time.observe(len(decoding), nodes, prompt, attended, seconds)
         ahead = [row.ahead for row in rows]
         self._step_time.observe_guessing(max(ahead), sum(ahead), result.guessing_seconds)
 

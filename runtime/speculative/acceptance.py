@@ -102,16 +102,16 @@ class Acceptance:
             for rates in tables:
                 rates[grade].add(stood)
 
-    def rate(self, adapter: bytes | None, sequence: int, scale: Scale, grade: Grade) -> float:
-        """Chance that a guess of this grade stands, its ancestors having stood."""
+    def rate(self, adapter: bytes | None, sequence: int | None, scale: Scale, grade: Grade) -> float:
+        """Chance that a guess of this grade stands, its ancestors having stood. sequence: None for any."""
         rate = scale[1].prior(grade)
-        mine = self._sequence.get(sequence)
+        mine = self._sequence.get(sequence) if sequence is not None else None
         for rates in (self._all.get(scale), self._own.get((adapter, scale)), mine.get(scale) if mine else None):
             if rates is not None:
                 rate = rates[grade].towards(rate)
         return rate
 
-    def rates(self, adapter: bytes | None, sequence: int, scale: Scale, found: Sequence[Grade]) -> list[float]:
+    def rates(self, adapter: bytes | None, sequence: int | None, scale: Scale, found: Sequence[Grade]) -> list[float]:
         """Of guesses of these grades, one by one."""
         known = {grade: self.rate(adapter, sequence, scale, grade) for grade in set(found)}
         return [known[grade] for grade in found]

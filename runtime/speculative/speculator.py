@@ -22,6 +22,7 @@ from tenantry.runtime.speculative.tree import MAX_NODES, DraftTree
 from tenantry.runtime.speculative.trials import Trials
 
 DEEPEST = 8  # levels that a model guesses
+SINGLY = 8  # rows whose sequences are told apart when it is decided how deep; of more only adapters are
 LONGEST = 48  # tokens that are copied at once
 TOGETHER = 128  # guesses of all rows from which the knapsack chooses, while each has its FEWEST
 FEWEST = 4
@@ -133,13 +134,14 @@ class Speculator:
         for one, lead, count, deep in zip(followed, leads, taken, ahead, strict=True):
             one.lead = lead
             if lead is not None:
-                one.patience = 0 if count else min(one.patience + 1, rows)
-                one.rest = min(one.patience, LONGEST_REST)
+                one.patience = 0 if count else min(one.patience + 1, rows, LONGEST_REST)
+                one.rest = max(0, one.patience - 1)  # a look is cheap where there are few rows
             draft = lead.take(count) if lead is not None else None
             deep = max(0, min(deep, one.candidate.room - 1 - count))
             if draft is not None or deep:
                 nodes = 0 if self._fixed else min(one.candidate.nodes, node_budget(rows))
                 guesses[one.candidate.sequence] = Guess(draft, deep, nodes if deep else 0)
+        self._proposals.clear()  # what was made for this step and found no use is of none
         return guesses
 
     @property
@@ -208,7 +210,6 @@ class Speculator:
         _note(one)
         self._tell(one)
         of = one.candidate
-        self._proposals.pop(of.sequence, None)
         self._acceptance.end(of.sequence)
         if self._lookup is not None:
             self._lookup.finish(of.sequence, of.namespace, of.tokens, of.adapter)
@@ -222,7 +223,7 @@ class Speculator:
     def _lead(self, one: _Followed, most: int) -> Lead | None:
         """The better of what the model proposed and what came before in texts."""
         of, best = one.candidate, None
-        length, tree = self._proposals.pop(of.sequence, (0, None))
+        length, tree = self._proposals.get(of.sequence, (0, None))
         if tree is not None and length == one.length:
             best = proposed(tree, of.room, self._acceptance, of.adapter, of.sequence)
         if one.rest > 0:
@@ -264,10 +265,19 @@ class Speculator:
         if self._quiet > 0:
             self._quiet -= 1
             return nothing
-        rows = [
-            [] if lead is not None and lead.copies and count > 1 else self._levels(one.candidate)
-            for one, lead, count in zip(followed, leads, taken, strict=True)
-        ]
+        known: dict[tuple[bytes | None, int | None], list[float]] = {}
+        rows: list[list[float]] = []
+        for one, lead, count in zip(followed, leads, taken, strict=True):
+            of = one.candidate
+            key = of.adapter, of.sequence if len(followed) <= SINGLY else None
+            if lead is not None and lead.copies and count > 1:
+                rows.append([])
+                continue
+            if key not in known:
+                known[key] = self._levels(*key)
+            rows.append(known[key])
+        if not any(rows):
+            return nothing
         deep = levels(rows, len(followed), cost, times.guessing)
         self._first = max(deep)
         if self._first:
@@ -280,12 +290,11 @@ class Speculator:
             deep[max(left)[1]] = 1
         return deep
 
-    def _levels(self, of: Candidate) -> list[float]:
+    def _levels(self, adapter: bytes | None, sequence: int | None) -> list[float]:
         """Chance that a path of the model's stands down to each level."""
         grades = [at_depth(level) for level in range(1, DEEPEST + 1)]
-        return list(
-            accumulate(self._acceptance.rates(of.adapter, of.sequence, (self._model, Basis.LEVEL), grades), mul)
-        )
+        rates = self._acceptance.rates(adapter, sequence, (self._model, Basis.LEVEL), grades)
+        return list(accumulate(rates, mul))
 
 
 def _note(one: _Followed) -> None:

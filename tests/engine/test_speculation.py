@@ -11,6 +11,7 @@ from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN, ChoiceFinished, Finished, Sampling, Submit, Tokens
+from tenantry.runtime.plan import StepResult
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.speculative.speculator import Speculator
 from tenantry.runtime.stops import StopWatch
@@ -170,3 +171,28 @@ def test_a_text_that_repeats_is_looked_up(byte_level_model):
     run = Run(byte_level_model, asked, Speculator(True, fixed=6), words=[9])
     assert run.usage["r"].accepted > 40
     assert run.steps < 20
+
+
+def test_what_the_engine_itself_does_for_guesses_counts_as_their_cost(byte_level_model):
+    """The runner says 1 ms a step, but steps follow each other every 5 ms, every 9 ms where guesses are judged."""
+
+    class Measured(ScriptedRunner):
+        def run(self, plan):
+            result = super().run(plan)
+            return StepResult(result.rows, result.loaded, result.failed, seconds=1e-3)
+
+    cache = KvCache.alone(CacheConfig(pages=120))
+    scheduler = Scheduler(ScheduleConfig(96, 8, 64, 256), cache, Residency(Budget(1000)), (0,), VOCAB)
+    runner, stops = Measured(VOCAB, range(1, 100), (0,), knows=5), StopWatch(TextModel.load(byte_level_model))
+    speculator = Speculator(False, "scripted")
+    engine = Engine(scheduler, runner, Journal(), stops, lambda digest: Footprint((100,)), speculator)
+    submit = Submit("r", (1, 2, 3), Sampling(max_tokens=200, ignore_eos=True), bytes(32), None, "t")
+    assert engine.submit(submit, 0.0) is None
+    now = 0.0
+    while engine.has_work:
+        before = engine.stats().drafted_tokens
+        engine.step(now)
+        now += 9e-3 if engine.stats().drafted_tokens > before else 5e-3
+    times = engine._step_time
+    assert abs(times.seconds(1, attended=200) - 5e-3) < 1e-3
+    assert times.seconds(1, 2, attended=200) - times.seconds(1, attended=200) > 2e-3
