@@ -259,7 +259,8 @@ def _scripted(config: EngineConfig, text: TextModel, journal: JournalWriter) -> 
     cache, residency = KvCache.alone(config.cache), Residency(Budget(config.adapter_bytes))
     scheduler = Scheduler(config.schedule, cache, residency, ends, text.vocab_size)
     store = LocalStore(config.adapter_dir)
-    return Engine(scheduler, runner, journal, StopWatch(text), lambda digest: Footprint((store.size(digest),)))
+    stops, footprint = StopWatch(text), lambda digest: Footprint((store.size(digest),))
+    return Engine(scheduler, runner, journal, stops, footprint, _speculator(config))
 
 
 def _refused(request_id: str, refusal: RuntimeRefusal) -> Refused:

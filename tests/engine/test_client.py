@@ -15,12 +15,16 @@ from tenantry.runtime.errors import EngineUnavailable, InvalidRequest
 from tenantry.runtime.link import ServerLink
 from tenantry.runtime.messages import (
     Abort,
+    AskGuesses,
     Command,
     Event,
     Events,
     Finished,
+    Guesses,
+    Guessing,
     Ping,
     Pong,
+    ProposerCounts,
     Sampling,
     Stats,
     Submit,
@@ -218,6 +222,18 @@ async def test_closing_ends_what_is_pending(far: FarEnd):
     await client.close()
     with pytest.raises(EngineUnavailable):
         await generation.__anext__()
+
+
+async def test_what_guessing_came_to_is_asked_for(far: FarEnd, client: EngineClient):
+    counts = (Guessing(b"n" * 32, None, 4, 9, (ProposerCounts("ngram", False, 3, 12, 5, (3, 2), (2, 2)),)),)
+    asking = [asyncio.create_task(client.guesses()) for _ in range(2)]
+    await until(lambda: len(far.commands) == 2)
+    first, second = (command for command, _ in far.commands)
+    assert isinstance(first, AskGuesses)
+    far.tell(Guesses(second.ask, counts), Guesses("nobody's", ()), Guesses(first.ask, ()), Guesses(first.ask, counts))
+    assert await asyncio.gather(*asking) == [(), counts]
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        await client.guesses(timeout_s=0.05)
 
 
 async def test_an_id_is_used_once(far: FarEnd, client: EngineClient):

@@ -16,8 +16,14 @@ TURNS = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
-async def worker(tmp_path):
-    worker = WorkerProcess(tmp_path, write_tiny_model(tmp_path / "model"), step_s=0.01)
+def speculate():
+    return "off"
+
+
+@pytest.fixture
+async def worker(tmp_path, speculate):
+    step_s = 0.01 if speculate == "off" else 0.001
+    worker = WorkerProcess(tmp_path, write_tiny_model(tmp_path / "model"), step_s=step_s, speculate=speculate)
     await worker.start()
     yield worker
     await worker.stop()
@@ -102,3 +108,32 @@ async def test_the_worker_killed_under_a_stream_is_settled_from_its_journal(clie
     delivered = sum('"content":"' in line for line in seen) - 1
     assert delivered <= event["completion_tokens"] < 400
     assert (await client.post(CHAT, json={**body, "stream": False, "max_tokens": 2})).status_code == 200
+
+
+@pytest.mark.parametrize("speculate", ["ngram"])
+async def test_guesses_change_no_text_and_are_counted_billed_and_told(client, worker, wired):
+    """A scripted model's text hardly repeats, so that what is looked up mostly falls."""
+    base = (await client.get("/v1/models/base")).json()["x_base_model_id"]
+    async with httpx.AsyncClient(base_url=wired.url, headers={"authorization": f"Bearer {wired.operator_key}"}) as o:
+        price = {"prompt": "0", "cached": "0", "completion": "0.000000002", "rejected": "0.000000001"}
+        assert (await o.post("/api/v1/prices", params={"base_model": base}, json=price)).status_code == 201
+    body = {"model": "base", "messages": TURNS, "max_tokens": 400, "ignore_eos": True, "n": 4, "seed": 5}
+    for speculate in (True, False, True):
+        reply = (await client.post(CHAT, json={**body, "speculate": speculate})).json()
+        texts = [choice["message"]["content"] for choice in reply["choices"]]
+        usage = reply["usage"]["completion_tokens_details"]
+        if not speculate:
+            assert usage["rejected_prediction_tokens"] == usage["accepted_prediction_tokens"] == 0
+            plain = texts
+    assert texts == plain
+    rejected = usage["rejected_prediction_tokens"]
+    assert 0 < rejected <= 16 * 1600
+    last, declined, _ = await events(client, 3)
+    assert (last["rejected_tokens"], last["cost"]) == (rejected, f"{(2 * 1600 + rejected) / 1e9:.9f}".rstrip("0"))
+    assert (declined["drafted_tokens"], declined["cost"]) == (0, "0.0000032")
+    [total] = (await client.get("/api/v1/usage", params={"group_by": "total"})).json()["data"]
+    [told] = (await client.get("/api/v1/speculation")).json()["data"]
+    [ngram] = told["proposers"]
+    assert (told["model"], ngram["proposer"]) == ("base", "ngram")
+    assert ngram["drafted_tokens"] == total["drafted_tokens"] > 0
+    assert ngram["accepted_tokens"] == total["accepted_tokens"] == told["steps_saved"]
