@@ -129,7 +129,9 @@ async def drive(
     waiting = list(chains.values())[::-1]
     answers: list[Answer] = []
     limits = aiohttp.ClientTimeout(total=limit_s)
-    async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(limit=0)) as http:
+    # a connection for each request: llama.cpp closes one after its answer, and a second request may run into that
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(timeout=limits, connector=connector) as http:
 
         async def worker() -> None:
             while waiting:

@@ -63,7 +63,7 @@ def start(peer: str, peers: Path, model: Path, adapters: Mapping[str, Path], dat
 
 
 def vllm(peers: Path, port: int, model: Path, adapters: Mapping[str, Path], lora: bool) -> Launch:
-    """float32 where bf16 would be emulated: three times as fast there, for all that it reads twice the bytes."""
+    """float32 where bf16 would be emulated: faster there, for all that it reads twice the bytes."""
     folder = peers / "vllm"
     program, dtype = folder / "bin" / "vllm", "bfloat16" if bf16_in_hardware() else "float32"
     if not program.exists():
