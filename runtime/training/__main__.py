@@ -5,6 +5,7 @@ progress, the last of them the evaluation or a refusal. Everything it makes lies
 """
 
 import random
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tenantry.runtime.training.trainees import build, kind_of, save
 
 WORK = "work"
 RUN = "run.json"
+EVALUATION = "evaluation.json"
 EXIT_REFUSED = 78  # as the worker: what was asked for cannot be done, and trying again will not help
 EXIT_STOPPED = 130
 
@@ -45,11 +47,16 @@ def main(argv: list[str]) -> int:
 
 
 def train(config: TrainConfig) -> None:
-    """Raises RuntimeRefusal or ModelError. Goes on where an interrupted run of the same config ended."""
+    """Raises RuntimeRefusal or ModelError. Goes on where an interrupted run of the same config ended; of a finished
+    one it tells the evaluation again."""
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     work = config.out / WORK
     _own(config, work)
+    finished = config.out / EVALUATION
+    if finished.exists():
+        _tell("done", evaluation=msgspec.json.decode(finished.read_bytes()))
+        return
     names = [path.name for path in config.adapters]
     prompts = read_prompts(config.prompts, TextModel.load(config.model), names)
     random.Random(f"prompts:{config.seed}").shuffle(prompts)
@@ -67,8 +74,10 @@ def train(config: TrainConfig) -> None:
     training.run(lambda done, of, loss, right: _progress("train", done, of, loss=loss, right=right))
     save(config, trainee, target.digests)
     found = _evaluate(config, held_out, length) | before
-    (config.out / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-    _tell("done", evaluation=msgspec.to_builtins(found), out=str(config.out))
+    finished.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    training.remove()
+    shutil.rmtree(work / "texts")  # the largest by far: a feature of the model for every token
+    _tell("done", evaluation=msgspec.to_builtins(found))
 
 
 def _evaluate(config: TrainConfig, held_out: list[Prompt], length: int) -> dict[str, Score]:
