@@ -3,7 +3,8 @@
 Owns its weights, its KV (its own layers of the same page ids, so that a shared prefix is shared for it too) and how
 far into each sequence that KV is its own. Guesses are drawn as the target draws: same sampling, same noise, which
 makes them agree more often than the likeliest token would (runtime.md 6g); or with noise of their own, for rejection
-sampling. A wrong KV here can only make guesses worse, never a text wrong.
+sampling. It may have LoRAs of its own for the target's adapters. A wrong KV here can only make guesses worse,
+never a text wrong.
 """
 
 from collections import OrderedDict
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tenantry.kernels.attention.layout import PageLayout
+from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
 from tenantry.runtime.cache.pool import KvPool
@@ -23,6 +25,8 @@ from tenantry.runtime.model.candidates import candidates, drawn
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
+from tenantry.runtime.model.heads.adapted import HeadAdapters
+from tenantry.runtime.model.levels import Levels
 from tenantry.runtime.model.proposer import Proposal
 from tenantry.runtime.model.sampler import penalises, spec_of
 from tenantry.runtime.model.spine import Spine
@@ -66,6 +70,7 @@ class Drafter:
         weights = load_weights(directory, config, dtype, ops, progress)
         table = LoraTable(config.layers, lora_sites(config), dtype, ops.device)
         self._decoder = Decoder(config, weights, ops, self.pool.layers, table, positions, activation)
+        self._adapters = HeadAdapters(directory, table, self.pool)
         self._ops = ops
         self._stochastic = verify == "reject"
         self._known: OrderedDict[int, int] = OrderedDict()
@@ -87,16 +92,19 @@ class Drafter:
         logits = self._forward(caught_up)
         for row, draw in zip(caught_up, draws, strict=True):
             if row.sequence not in self._known:
-                self._filled.update(zip(row.pages, self._digests(draw.history), strict=False))
+                self._filled.update(zip(row.pages, self._digests(draw.history, row.adapter), strict=False))
         spines = [
             Spine(draw, rows[i].ahead, rows[i].nodes, self._stochastic) for i, draw in zip(alive, draws, strict=True)
         ]
-        growing = list(range(len(spines)))
+        growing, levels = list(range(len(spines))), None
         while growing:
             self._grow([spines[j] for j in growing], logits)
-            growing = [j for j in growing if not spines[j].ended]
+            before, growing = growing, [j for j in growing if not spines[j].ended]
             if growing:
-                logits = self._forward([self._next(caught_up[j], spines[j]) for j in growing])
+                if levels is None or growing != before:
+                    levels = self._levels([caught_up[j] for j in growing], [spines[j] for j in growing])
+                batch = levels.next([spines[j].path[-1] for j in growing])
+                logits = self._decoder.forward(batch).logits
         found: list[Proposal | None] = [None] * len(rows)
         for i, row, spine in zip(alive, caught_up, spines, strict=True):
             self._remember(row, max(0, len(spine.path) - 1))
@@ -123,21 +131,27 @@ class Drafter:
         text = draw.history
         own = self._known.get(row.sequence)
         if own is None:  # new here: what another of the same beginning has left in its pages is as good
-            size, digests = self.pool.layout.page_size, self._digests(text)
+            size, digests = self.pool.layout.page_size, self._digests(text, row.adapter)
             own = size * next((i for i, d in enumerate(digests) if self._filled.get(row.pages[i]) != d), len(digests))
         own = min(own, len(text) - 1)
-        return Row(row.sequence, text[own:], own, row.pages, None, draw)
+        return Row(row.sequence, text[own:], own, row.pages, row.adapter, draw)
 
-    def _digests(self, text: Sequence[int]) -> list[int]:
+    def _digests(self, text: Sequence[int], adapter: bytes | None) -> list[int]:
         """What each whole page of a text stands for. Where two collide, guesses are worse, no more."""
-        size, found = self.pool.layout.page_size, [0]
+        size, found = self.pool.layout.page_size, [hash(adapter)]
         for first in range(0, len(text) - size + 1, size):
             found.append(hash((found[-1], *text[first : first + size])))
         return found[1:]
 
-    def _next(self, row: Row, spine: Spine) -> Row:
-        place = spine.draw.position + len(spine.path) - 1
-        return Row(row.sequence, spine.path[-1:], place, row.pages, None, spine.draw)
+    def _levels(self, rows: Sequence[Row], spines: Sequence[Spine]) -> Levels:
+        """What comes after each spine's last guess, as long as all of them go on."""
+        most = min(spine.levels - len(spine.path) for spine in spines)
+        starts = [spine.draw.position + len(spine.path) - 1 for spine in spines]
+        for row, start in zip(rows, starts, strict=True):
+            self._overwrite(row.pages, start, start + most)
+        size, pages = self.pool.layout.page_size, [row.pages for row in rows]
+        lora = self._lora(rows, [1] * len(rows))
+        return Levels(starts, pages, most, size, self._ops.device, lora)
 
     def _remember(self, row: Row, guessed: int) -> None:
         """Positions before this are computed: those of the text, and of guesses that were followed by another."""
@@ -148,12 +162,21 @@ class Drafter:
 
     def _forward(self, rows: Sequence[Row]) -> Tensor:
         """fp32 logits [rows that draw, vocab]."""
-        size = self.pool.layout.page_size
         for row in rows:
-            for index in range(row.start // size, -(-(row.start + len(row.tokens)) // size)):
-                self._filled.pop(row.pages[index], None)
-        batch = Batch.build(rows, self.pool.layout.page_size, None, self._ops.device)
+            self._overwrite(row.pages, row.start, row.start + len(row.tokens))
+        lora = self._lora(rows, [len(row.tokens) for row in rows])
+        batch = Batch.build(rows, self.pool.layout.page_size, lora, self._ops.device)
         return self._decoder.forward(batch).logits
+
+    def _lora(self, rows: Sequence[Row], lengths: Sequence[int]) -> LoraPlan | None:
+        slots = self._adapters.slots([row.adapter for row in rows])
+        return self._decoder.table.plan(slots, lengths) if any(slot is not None for slot in slots) else None
+
+    def _overwrite(self, pages: Sequence[int], first: int, past: int) -> None:
+        """Positions are computed: their pages are no longer what others may take them for."""
+        size = self.pool.layout.page_size
+        for index in range(first // size, -(-past // size)):
+            self._filled.pop(pages[index], None)
 
 
 def _own_end(row: Row, result: RowResult) -> int:

@@ -1,18 +1,25 @@
 """Guesses judged by a real model give its own tokens: every proposer, sampling and mix of adapters, in fp32."""
 
 import dataclasses
+import json
 import random
+import shutil
 
 import msgspec
 import pytest
 import torch
 
+from tenantry.adapters.base_digest import digest_model
+from tenantry.adapters.manifest import BaseSpec
 from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import Budget, Footprint
+from tenantry.adapters.store import LocalStore
+from tenantry.adapters.validate import validate
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
+from tenantry.runtime.model.heads.adapted import adapters_of, register
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import Draw, Row, RowResult, StepPlan, after
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -73,15 +80,18 @@ def ask(runner, store, asked, speculator=None, running=16):
     return told, logprobs, (drafted, accepted), steps
 
 
+RANKS = (4, 16, 33)
+
+
+def adapter_of(make_adapter, rank):
+    return make_adapter("llama", seed=rank, r=rank, target_modules=["q_proj", "v_proj", "down_proj"])
+
+
 @pytest.fixture(scope="module")
 def world(serve, make_adapter, bases, engine_config):
     """A model, three adapters, and a runner whose draft model is the target itself in bf16: mostly right."""
     served = serve("llama", kv_dtype="int8")
-    ranks = (4, 16, 33)
-    digests = [
-        served.add(make_adapter("llama", seed=r, r=r, target_modules=["q_proj", "v_proj", "down_proj"]))
-        for r in ranks
-    ]
+    digests = [served.add(adapter_of(make_adapter, rank)) for rank in RANKS]
     changes = {"model_dir": bases("llama"), "kv_dtype": "int8", "speculate": f"auto:{bases('llama')}"}
     guessing = ModelRunner(dataclasses.replace(engine_config, **changes))
     yield served, guessing, digests
@@ -119,6 +129,28 @@ def test_the_same_tokens_with_and_without_guesses(world, sampling, proposer):
         if model:
             assert accepted > 0
             assert fewer < steps
+
+
+def test_loras_of_the_draft_model_make_it_follow_the_adapters(world, bases, make_adapter, engine_config, tmp_path):
+    """The draft model is the target, and has its adapters too: as right for them as for the base."""
+    served, guessing, digests = world
+    draft = tmp_path / "draft"
+    shutil.copytree(bases("llama"), draft)
+    spec = BaseSpec.from_config(json.loads((draft / "config.json").read_bytes()), digest_model(draft))
+    for rank in RANKS:
+        report = validate(adapter_of(make_adapter, rank), spec, store=LocalStore(adapters_of(draft)))
+        assert report.manifest.digest in digests
+        register(draft, report.manifest.digest, report.manifest.digest)
+    asked = [submit for submit in requests(digests, SAMPLINGS["greedy"], count=9) if submit.adapter]
+    changes = {"model_dir": bases("llama"), "kv_dtype": "int8", "speculate": f"draft:{draft}"}
+    following = ModelRunner(dataclasses.replace(engine_config, **changes))
+    told, _, (drafted, accepted), _ = ask(following, served.store, asked, Speculator(False, "draft", fixed=4))
+    following.close()
+    plain, _, (other_drafted, other_accepted), _ = ask(
+        guessing, served.store, asked, Speculator(False, "draft", fixed=4)
+    )
+    assert told == plain
+    assert accepted / drafted > 0.8 > 0.4 > other_accepted / other_drafted
 
 
 def test_a_draft_of_the_base_itself_is_nearly_always_right_for_the_base(world):
