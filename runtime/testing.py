@@ -15,7 +15,7 @@ import msgspec
 
 from tenantry.runtime.messages import TokenLogprob
 from tenantry.runtime.plan import Draw, Row, RowResult, StepPlan, StepResult, after
-from tenantry.runtime.speculative.tree import DraftTree, path
+from tenantry.runtime.speculative.tree import ROOT, DraftTree, path
 from tenantry.runtime.speculative.verify import match
 
 _LOAD_STEPS: Final = 2
@@ -119,13 +119,25 @@ class ScriptedRunner:
         return msgspec.structs.replace(result, proposal=self._guess(after(draw, verdict.tokens), row))
 
     def _guess(self, draw: Draw, row: Row) -> DraftTree:
-        """A chain that is right as often as it should be, also beyond an end, which is harmless."""
+        """Guesses that are right as often as they should be, also beyond an end, which is harmless. Where there is
+        room for more nodes than levels, wrong ones stand before them."""
         tokens: list[int] = []
+        parents: list[int] = []
+        guesses: list[int] = []
+        last = ROOT
         for _ in range(row.ahead):
-            token = self.token(after(draw, tokens), row.adapter)
-            wrong = crc32(repr((draw.position, tokens)).encode()) % 10 >= self._knows
-            tokens.append(self._words[(self._words.index(token) + 1) % len(self._words)] if wrong else token)
-        return DraftTree.chain(tokens, kind="scripted")
+            token = self.token(after(draw, guesses), row.adapter)
+            at, count = self._words.index(token), len(self._words)
+            wrong = crc32(repr((draw.position, guesses)).encode()) % 10 >= self._knows
+            guesses.append(self._words[(at + 1) % count] if wrong else token)
+            level = [guesses[-1]]
+            beside, spare = self._words[(at + 2) % count], row.nodes - len(tokens) - (row.ahead - len(guesses) + 1)
+            if spare > 0 and beside not in (token, guesses[-1]):
+                level.insert(0, beside)
+            tokens += level
+            parents += [last] * len(level)
+            last = len(tokens) - 1
+        return DraftTree(tuple(tokens), tuple(parents), kind="scripted")
 
     def _answer(self, draw: Draw, tokens: tuple[int, ...], accepted: int) -> RowResult:
         top = draw.sampling.logprobs

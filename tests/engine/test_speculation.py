@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
 from tenantry.adapters.residency import Residency
@@ -104,19 +105,34 @@ def test_the_same_tokens_and_ends_with_and_without_guesses(byte_level_model, see
     assert fixed.steps < plain.steps
 
 
-def test_every_kind_of_end_falls_inside_of_a_draft(byte_level_model):
+class Bushy(Speculator):
+    """Asks for trees of twice as many nodes as levels."""
+
+    trees = 0
+
+    def propose(self, *asked):
+        found = super().propose(*asked)
+        self.trees += sum(guess.draft is not None and not guess.draft.is_chain for guess in found.values())
+        return {name: msgspec.structs.replace(guess, nodes=2 * guess.ahead) for name, guess in found.items()}
+
+
+@pytest.mark.parametrize("kind", [Speculator, Bushy])
+def test_every_kind_of_end_falls_inside_of_a_draft(byte_level_model, kind):
     """Ends at every place of a draft of eight right guesses, and never later than without them."""
-    places, kinds = Counter(), Counter()
+    places, kinds, trees = Counter(), Counter(), 0
     for seed in range(12):
         asked = list(requests(seed, 12, temperature=0.0, n=1))
         plain = Run(byte_level_model, asked, pages=400)
-        guessed = Run(byte_level_model, asked, Speculator(False, "scripted", fixed=8), knows=10, pages=400)
+        speculator = kind(False, "scripted", fixed=8)
+        guessed = Run(byte_level_model, asked, speculator, knows=10, pages=400)
         same(plain, guessed)
+        trees += speculator.trees if kind is Bushy else 1
         for key, (reason, matched) in guessed.ends.items():
             places[len(guessed.tokens[key]) % 9] += 1
             kinds[reason, type(matched).__name__] += 1
     assert set(places) == set(range(9))
     assert {("length", "NoneType"), ("stop", "str"), ("stop", "int")} <= set(kinds)
+    assert trees > 0
 
 
 def test_right_guesses_take_a_ninth_of_the_steps_and_wrong_ones_are_charged(byte_level_model):
