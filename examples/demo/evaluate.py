@@ -1,4 +1,4 @@
-"""Scores the committed models: each adapter and the bare base on held-out prompts, and the draft against the base.
+"""Scores the committed models: each adapter and the bare base on held-out prompts, and who guesses for the base.
 
 `python examples/demo/evaluate.py [--count 200] [--dtype float32] [--out DIR]` prints a table: greedy decoding
 through transformers and PEFT. With --served: through our own runner, for every format of weights and KV pages.
@@ -15,7 +15,7 @@ if __name__ == "__main__":
     sys.path[0] = str(HERE.parent)
 
 import torch  # noqa: E402
-from demo import train  # noqa: E402
+from demo import heads, train  # noqa: E402
 from demo.corpus import Message  # noqa: E402
 from demo.tasks import TASKS, Task  # noqa: E402
 from demo.tokenizer import load_tokenizer  # noqa: E402
@@ -93,6 +93,11 @@ def main() -> None:
     if (options.out / "draft").exists():
         rate = agreement(base, train.load(options.out / "draft", dtype), tokenizer)
         print(f"draft agrees with the base on {rate:.1%} of its greedy tokens")
+    if (options.out / heads.KIND).exists():
+        print("\ntokens in each step of the model with its head guessing, and how often each guess stood")
+        for name, found in heads.score(options.out, options.count, HELD_OUT_SEED).items():
+            rates = " ".join(f"{rate:.2f}" for rate in found.acceptance)
+            print(f"{name:<16}{found.tokens_per_step:>8.2f}   {rates}")
     print(f"\nexact answers to {options.count} held-out prompts, {options.dtype}")
     print(f"{'adapter':<16}{'base':>8}{'adapter':>9}   example")
     for name, task in TASKS.items():

@@ -1,6 +1,8 @@
-"""Makes everything in this folder again: tokenizer, base model, draft model, adapters. Under an hour on 2 cores.
+"""Makes everything in this folder again: tokenizer, base and draft model, adapters, head. Under an hour on 2 cores.
 
-`python examples/demo/make_demo.py [--only base|draft|adapters|draft-adapters] [--threads 2] [--out DIR]`
+`python examples/demo/make_demo.py [--only base|draft|adapters|head|draft-adapters] [--threads 2] [--out DIR]`
+
+The draft model's own adapters are made only when asked for, and are not committed: they take as long as the others.
 """
 
 import argparse
@@ -17,15 +19,16 @@ from demo import train  # noqa: E402
 from demo.tokenizer import load_tokenizer, train_tokenizer  # noqa: E402
 
 SEED = 20260101
-PARTS = ("base", "draft", "adapters", "draft-adapters")
+PARTS = ("base", "draft", "adapters", "head")
+MORE = ("draft-adapters",)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=PARTS, action="append", help="make this part only (may be given again)")
-    parser.add_argument("--adapter", action="append", help="with --only adapters or draft-adapters: this one only")
+    parser.add_argument("--only", choices=PARTS + MORE, action="append", help="make this part only (may be given again)")
+    parser.add_argument("--adapter", action="append", help="with --only [draft-]adapters: this adapter only")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=HERE, help="where model/, draft/ and adapters/ go")
+    parser.add_argument("--out", type=Path, default=HERE, help="where model/, draft/, adapters/ and eagle/ go")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     parts, started = options.only or PARTS, time.monotonic()
@@ -43,6 +46,10 @@ def main() -> None:
         from demo import draft_lora
 
         draft_lora.train_all(options.out, tokenizer, SEED, options.adapter)
+    if "head" in parts:
+        from demo import heads
+
+        heads.train_head(options.out, SEED, options.threads)
     print(f"made {', '.join(parts)} in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
 
 

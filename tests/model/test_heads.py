@@ -1,8 +1,10 @@
 """Heads as served compute what heads as trained computed, and what the published code of EAGLE-3 computes."""
 
+import dataclasses
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tenantry.kernels.attention.layout import PageLayout
 from tenantry.kernels.ops import select_ops
@@ -31,8 +33,6 @@ def target(bases):
 
 @pytest.fixture(scope="module")
 def shared(bases, target):
-    from safetensors.torch import load_file
-
     tensors = load_file(bases("llama") / "model.safetensors")
     return Shared(tensors["model.embed_tokens.weight"], tensors["lm_head.weight"])
 
@@ -55,17 +55,17 @@ def saved(module, folder):
     return folder
 
 
-def make(kind, target, shared, folder):
+def make(kind, target, shared, folder, ops=OPS):
     """A trainee with random weights, and the head that serves it."""
     config = head_config(target.config, 80)
     if kind == "medusa":
         trainee = randomised(MedusaTrainee(target.config, shared, LEVELS, own_heads=True))
-        return trainee, Medusa(saved(trainee, folder), target, OPS, torch.float32)
+        return trainee, Medusa(saved(trainee, folder), target, ops, torch.float32)
     if kind == "eagle":
         trainee = randomised(EagleTrainee(config, shared, POSITIONS))
-        return trainee, Eagle(saved(trainee, folder), target, OPS, LAYOUT, PAGES, torch.float32, POSITIONS)
+        return trainee, Eagle(saved(trainee, folder), target, ops, LAYOUT, PAGES, torch.float32, POSITIONS)
     trainee = randomised(CloverTrainee(config, shared, POSITIONS, LEVELS))
-    return trainee, Clover(saved(trainee, folder), target, OPS, LAYOUT, PAGES, torch.float32, POSITIONS)
+    return trainee, Clover(saved(trainee, folder), target, ops, LAYOUT, PAGES, torch.float32, POSITIONS)
 
 
 def text_of(tokens, features, cuts=(), guessing=True):
@@ -77,9 +77,11 @@ def text_of(tokens, features, cuts=(), guessing=True):
         yield Text([row], features[start:end], [0] if end == ends[-1] else [], [None])
 
 
+@pytest.mark.parametrize("device", ["reference", pytest.param("cuda", marks=pytest.mark.triton)])
 @pytest.mark.parametrize("kind", ["medusa", "eagle", "clover"])
-def test_a_served_head_guesses_what_the_trained_one_does(kind, target, shared, tmp_path):
-    trainee, head = make(kind, target, shared, tmp_path / kind)
+def test_a_served_head_guesses_what_the_trained_one_does(kind, device, target, shared, tmp_path):
+    ops = dataclasses.replace(select_ops(device), device="cpu")  # Triton is interpreted here
+    trainee, head = make(kind, target, shared, tmp_path / kind, ops)
     noise = torch.Generator().manual_seed(9)
     tokens = torch.randint(0, 101, (23,), generator=noise)
     features = torch.randn(23, 64, generator=noise)
@@ -181,6 +183,28 @@ def test_the_published_layout_of_eagle_3_is_read_and_computed_as_published(third
         path = (*path, int(level.logits[0].argmax()))
         hidden, logits = theirs.step(hidden, path[-1])
         level = head.expand(text, Frontier([0], [path], level.states))
+
+
+def test_an_embedding_of_eagles_own_is_read_in_place_of_the_targets(target, shared, tmp_path):
+    """The published code of the first generation saves the target's once more, and says whether fc has a bias."""
+    trainee, _ = make("eagle", target, shared, tmp_path / "eagle")
+    folder = tmp_path / "published"
+    saved(trainee, folder)
+    noise = torch.Generator().manual_seed(5)
+    tensors = load_file(folder / "model.safetensors") | {"embed_tokens.weight": torch.randn(101, 64, generator=noise)}
+    save_file(tensors, folder / "model.safetensors")
+    write_config(folder, trainee.described() | {"bias": True})
+    own = shared._replace(embedding=tensors["embed_tokens.weight"])
+    theirs = EagleTrainee(head_config(target.config, 80), own, POSITIONS)
+    theirs.load_state_dict(trainee.state_dict())
+    tokens, features = torch.randint(0, 101, (9,), generator=noise), torch.randn(9, 64, generator=noise)
+    with torch.no_grad():
+        (guessed,) = theirs.guess(Texts(features[None], tokens[None], torch.tensor([[7]])), 1)
+        expected = theirs.logits(guessed.states[0], 0)
+    head = Eagle(folder, target, OPS, LAYOUT, PAGES, torch.float32, POSITIONS)
+    for text in text_of(tokens, features):
+        level = head.follow(text)
+    torch.testing.assert_close(level.logits, expected, rtol=0, atol=1e-4)
 
 
 def test_branches_of_a_tree_do_not_see_each_other(third, target):

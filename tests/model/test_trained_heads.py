@@ -11,21 +11,30 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from tenantry.adapters.residency import Residency
+from tenantry.adapters.room import Budget, Footprint
 from tenantry.kernels.lora.table import LoraTable
+from tenantry.runtime.cache.leases import KvCache
+from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.engine import Engine
 from tenantry.runtime.errors import InvalidRequest
-from tenantry.runtime.messages import Sampling
+from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
 from tenantry.runtime.model.driver import Driver
 from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.heads.adapted import HeadAdapters, read_index
 from tenantry.runtime.model.heads.skipping import layers_without
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import StepPlan
+from tenantry.runtime.scheduler.scheduler import Scheduler
+from tenantry.runtime.speculative.speculator import Speculator
+from tenantry.runtime.stops import StopWatch
 from tenantry.runtime.training import loop
 from tenantry.runtime.training.__main__ import train
 from tenantry.runtime.training.config import TrainConfig
 from tenantry.runtime.training.target import TrainingTarget
 
 KINDS = ("medusa", "eagle", "clover")
+WITH_A_LAYER = KINDS[1:]  # which a LoRA can change
 SAMPLINGS = {
     "greedy": {"temperature": 0.0},
     "temperature": {"temperature": 1.0},
@@ -174,8 +183,6 @@ def test_a_model_has_only_so_many_layers_to_leave_out(base, engine_config):
 def fitted(trained, base, adapter, asked):
     """A head with a LoRA of its own for the adapter, learned from the adapter's prompts alone."""
     kind, folder = trained
-    if kind == "medusa":
-        pytest.skip("has no layer that could be adapted")
     head = base.parent / f"{kind}-fitted"
     shutil.copytree(folder, head)
     path = base.parent / f"{kind}-own.jsonl"
@@ -186,6 +193,7 @@ def fitted(trained, base, adapter, asked):
     return kind, head, out
 
 
+@pytest.mark.parametrize("trained", WITH_A_LAYER, indirect=True)
 def test_a_lora_for_one_adapter_helps_it_and_changes_no_token(fitted, base, adapter, asked, serve, engine_config):
     kind, head, out = fitted
     found = json.loads((out / "evaluation.json").read_text())
@@ -199,6 +207,7 @@ def test_a_lora_for_one_adapter_helps_it_and_changes_no_token(fitted, base, adap
     assert stood[1] > stood[0]
 
 
+@pytest.mark.parametrize("trained", WITH_A_LAYER, indirect=True)
 def test_a_damaged_lora_is_left_out_and_the_head_guesses_as_it_is(fitted, base, adapter, serve, tmp_path):
     _, head, _ = fitted
     copy = tmp_path / "head"
@@ -214,12 +223,73 @@ def test_a_damaged_lora_is_left_out_and_the_head_guesses_as_it_is(fitted, base, 
     assert HeadAdapters(copy, layer, pool).slots([digest, None]) == [None, None]
 
 
+class Silent:
+    """A journal for nobody."""
+
+    def append(self, records):
+        pass
+
+
+def served_by(engine, submits):
+    """Tokens of each request through the whole engine, and (guesses, those that stood)."""
+    told, counts, now = {}, [0, 0], 0.0
+    for submit in submits:
+        assert engine.submit(submit, now) is None
+    while engine.has_work:
+        now += 0.01
+        for event in engine.step(now):
+            if isinstance(event, Tokens):
+                told.setdefault((event.request_id, event.choice), []).extend(event.tokens)
+            elif isinstance(event, Finished):
+                counts = [counts[0] + event.usage.drafted, counts[1] + event.usage.accepted]
+    return told, counts
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+def test_the_engine_tells_the_same_with_heads_and_without(trained, guessing, serve, adapter, asked, depth):
+    """Through scheduler, shared prefixes, several choices, ends and limits; depth 0: as measurements say."""
+    kind, _ = trained
+    plain = serve("llama")
+    digests = {None: None, adapter.name: plain.add(adapter)}
+
+    def engine(runner, speculator):
+        runner.run(StepPlan(0, (), evict=tuple(runner.adapters.resident)))
+        schedule = ScheduleConfig(token_budget=64, max_running=6, max_context=128)
+        cache = KvCache.alone(CacheConfig(page_size=runner.pool.layout.page_size, pages=512))
+        scheduler = Scheduler(schedule, cache, Residency(Budget(1 << 30)), runner.end_tokens, runner.vocab_size)
+
+        def footprint(digest):
+            return Footprint((plain.store.size(digest),))
+
+        return Engine(scheduler, runner, Silent(), StopWatch(None), footprint, speculator)
+
+    submits = []
+    for i, (ids, name) in enumerate(asked[0]):
+        options = {"temperature": 0.0} if i % 3 else {"temperature": 0.8, "top_p": 0.9}
+        sampling = Sampling(max_tokens=5 + 2 * i, seed=i, n=2 if i == 4 else 1, **options)
+        digest = digests[name]
+        submits.append(Submit(f"r{i}", tuple(ids), sampling, digest or bytes(32), digest, "t"))
+    told, _ = served_by(engine(plain.runner, None), submits)
+    guessed, (drafted, accepted) = served_by(engine(guessing, Speculator(False, kind, depth)), submits)
+    assert guessed == told
+    if depth:
+        assert 0 < accepted < drafted
+
+
 def test_the_evaluation_is_of_prompts_that_were_not_learned(trained):
     _, folder = trained
     found = json.loads((folder / "evaluation.json").read_text())
     assert found["all"]["prompts"] == 1
     assert 1 <= found["all"]["tokens_per_step"] <= 5
     assert all(0 <= rate <= 1 for rate in found["all"]["acceptance"])
+
+
+def test_a_finished_run_tells_its_evaluation_again_and_keeps_no_texts(trained, base, adapter, asked, capsys):
+    kind, folder = trained
+    train(settings(kind, base, adapter, asked, folder))
+    (told,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert told == {"event": "done", "evaluation": json.loads((folder / "evaluation.json").read_text())}
+    assert {path.name for path in (folder / "work").iterdir()} == {"run.json", "adapters"}
 
 
 def test_a_run_goes_on_from_its_checkpoint_to_the_same_weights(base, adapter, asked, trained, monkeypatch):
