@@ -25,7 +25,7 @@ MORE = ("draft-adapters",)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=PARTS + MORE, action="append", help="make this part only (may be given again)")
+    parser.add_argument("--only", choices=PARTS + MORE, action="append", help="this part only (may be given again)")
     parser.add_argument("--adapter", action="append", help="with --only [draft-]adapters: this adapter only")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE, help="where model/, draft/, adapters/ and eagle/ go")
