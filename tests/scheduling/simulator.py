@@ -286,7 +286,7 @@ class Simulator:
             self.seen["guess"] += len(drawn) - 1
             self.seen["branch"] += not row.draft.is_chain
             client.drafted += len(row.draft.tokens)
-            client.accepted += len(drawn) - 1
+            client.standing[choice] = len(drawn) - 1
             return RowResult(tuple(drawn), accepted=len(drawn) - 1)
         drawn, state = [draw(hashes[-1], 0)], hashes[-1]
         while told + len(drawn) > minimum and self.rng.random() < self.world.burst:
@@ -335,6 +335,7 @@ class Simulator:
             if isinstance(event, Tokens):
                 assert event.tokens, "9: an empty Tokens"
                 assert client.reasons[event.choice] is None, "9: tokens of an ended choice"
+                client.accepted += min(client.standing.pop(event.choice, 0), len(event.tokens))
                 for token in event.tokens:
                     client.outputs[event.choice].append(token)
                     client.hashes[event.choice].append(mix(client.hashes[event.choice][-1], token))

@@ -169,6 +169,7 @@ class Client:
     usage: Usage = field(default_factory=Usage)
     stopped: dict[int, int] = field(default_factory=dict)  # choice to its length with the stop string
     drafted: int = 0
+    standing: dict[int, int] = field(default_factory=dict)  # guesses that stood in the step in flight, by choice
     accepted: int = 0
     submitted: float = 0.0
     started: bool = False
