@@ -91,9 +91,9 @@ def test_a_missing_server_is_one_line(tmp_path):
 
 
 def test_a_curl_line_survives_every_quote():
-    line = demo.curl_line("http://h", "k", "m", "it's \"quoted\" $HOME `x`\n")
+    line = demo.curl_line("http://h", "k", "m", 'it\'s "quoted" $HOME `x`\n')
     words = shlex.split(line)
-    assert json.loads(words[-1])["messages"][0]["content"] == "it's \"quoted\" $HOME `x`\n"
+    assert json.loads(words[-1])["messages"][0]["content"] == 'it\'s "quoted" $HOME `x`\n'
 
 
 def test_a_refused_adapter_shows_every_problem():

@@ -48,23 +48,32 @@ def test_surrogate_pairs_are_text():
     assert strict_json.parse(b'{"a":"\\ud83d\\ude00"}') == {"a": "\U0001f600"}
 
 
+def parsing(raw):
+    """CPU seconds, the least of three: what else the machine does is not counted."""
+    taken = []
+    for _ in range(3):
+        started = time.process_time()
+        with contextlib.suppress(InvalidInput):
+            strict_json.parse(raw)
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
 @pytest.mark.parametrize(
-    "raw",
+    "build",
     [
-        b'{"a":"' + b'\\"' * 500_000,  # unterminated, all escaped quotes
-        b'{"a":"' + b"\\" * 999_999,
-        b'"' * 1_000_000,
-        b'{"a":' + b"[]," * 300_000 + b"1}",
-        b'{"a":' + b"9" * 1_000_000 + b"}",
-        b'{"a":1e' + b"9" * 1_000_000 + b"}",
-        b'{"a":{' + b",".join(b'"%d":0' % i for i in range(80_000)) + b"}}",
+        lambda n: b'{"a":"' + b'\\"' * (n // 2),  # unterminated, all escaped quotes
+        lambda n: b'{"a":"' + b"\\" * (n - 1),
+        lambda n: b'"' * n,
+        lambda n: b'{"a":' + b"[]," * (n // 3) + b"1}",
+        lambda n: b'{"a":' + b"9" * n + b"}",
+        lambda n: b'{"a":1e' + b"9" * n + b"}",
+        lambda n: b'{"a":{' + b",".join(b'"%d":0' % i for i in range(n // 12)) + b"}}",
     ],
 )
-def test_a_megabyte_of_anything_is_linear(raw):
-    started = time.perf_counter()
-    with contextlib.suppress(InvalidInput):
-        strict_json.parse(raw)
-    assert time.perf_counter() - started < 1.0
+def test_a_megabyte_of_anything_is_linear(build):
+    small, large = parsing(build(62_500)), parsing(build(1_000_000))
+    assert large < 64 * small + 0.05  # 16 times as long; squared would be 256
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
