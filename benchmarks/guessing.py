@@ -221,6 +221,11 @@ class Pairs:
         """Of guesses whose ancestors all stood, the share that stood."""
         return _by_position([p for counts in self.on[-1].counts for p in counts.proposers])
 
+    def acceptance(self) -> float:
+        """Of all guesses whose ancestors all stood, the share that stood."""
+        counts = [p for of in self.on[-1].counts for p in of.proposers]
+        return sum(sum(p.stood) for p in counts) / sum(sum(p.tried) for p in counts)
+
     def of_adapter(self, digest: bytes) -> "OfAdapter | None":
         """What guesses came to for one adapter's requests."""
         counts = [c for c in self.on[-1].counts if c.adapter == digest and c.steps]

@@ -126,7 +126,7 @@ def _adapters(bench: Bench, word: str, pairs: Pairs) -> Iterator[tuple[str, ...]
 
 
 def of_oracle(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    """The 0.5B shape: guesses cost nothing to make, so the formula is tau / v."""
+    """The 0.5B shape: guesses cost nothing to make, so the formula is tau / v, with the acceptance of this run."""
     folder = models.make(a.folder, 0)
     with tempfile.TemporaryDirectory() as scratch:
         store, base = LocalStore(Path(scratch)), folder / "base"
@@ -137,7 +137,7 @@ def of_oracle(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
                     oracle, pairs = Oracle(model, knows, text.vocab_size), Pairs(batch)
                     speculator = Speculator(False, Oracle.KIND, depth)
                     rng = random.Random(batch)
-                    for turn in range(a.oracle_rounds + 1):
+                    for turn in range(a.oracle_rounds * max(1, 4 // batch) + 1):
                         asked = [
                             Ask(None, tuple(rng.randrange(1000, 20000) for _ in range(24)), 40 if turn else 12, True)
                             for _ in range(batch)
@@ -150,7 +150,8 @@ def of_oracle(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
                             pairs.off.append(off)
                             pairs.on.append(on)
                     deep = depth or round(pairs.node_steps)
-                    tau = (1 - knows ** (deep + 1)) / (1 - knows)
+                    stood = pairs.acceptance()
+                    tau = (1 - stood ** (deep + 1)) / (1 - stood)
                     predicted = tau / pairs.cost_of_judging()
                     verdict = "ok" if pairs.decode_speed_up >= OF_THE_FORMULA * predicted else "below"
                     yield _line(f"0.5B oracle {knows}", f"depth {depth or 'auto'}", pairs, predicted, verdict)

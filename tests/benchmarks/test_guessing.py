@@ -54,6 +54,7 @@ def test_shares_by_position_leave_out_what_was_hardly_tried():
     counts = (Guessing(b"n" * 32, b"a" * 32, 40, 90, (of,)), Guessing(b"m" * 32, None, 10, 10, ()))
     pairs = pair(1, (1, 0, 1, 1.0, 1.0, 0.0), (1, 1, 2, 1.0, 1.0, 0.0), counts)
     assert pairs.by_position() == [0.75, 0.5]
+    assert pairs.acceptance() == 50 / 75
     found = pairs.of_adapter(b"a" * 32)
     assert (found.tokens_per_step, found.stood) == (2.25, [("draft", [0.75, 0.5])])
     assert pairs.of_adapter(b"x" * 32) is None
