@@ -42,15 +42,16 @@ def share(chances: Sequence[Sequence[float]], rows: int, budget: int, cost: Call
 
 def levels(
     chances: Sequence[Sequence[float]],
-    rows: int,
+    rows: float,
     cost: Callable[[int], float],
     guessing: Callable[[int, int], float],
 ) -> list[int]:
     """How deep a proposer should guess for each row, before it has guessed anything.
 
-    chances[r][d]: chance that row r's path stands down to depth d, falling. rows, cost: as in share. guessing:
-    seconds that the proposer takes for (levels, guesses of all rows together). A row goes on from level to level
-    while its own guess is worth what it adds; how deep all go together is decided as in share.
+    chances[r][d]: chance that row r's path stands down to depth d, falling. rows: tokens that the step brings without
+    that. cost: as in share. guessing: seconds that the proposer takes for (levels, guesses of all rows together). A
+    row goes on from level to level while its own guess is worth what it adds; how deep all go together is decided as
+    in share.
     """
     base = rows / cost(0)
     node, guess = cost(2) - cost(1), guessing(1, 2) - guessing(1, 1)

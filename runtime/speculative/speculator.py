@@ -22,6 +22,7 @@ from tenantry.runtime.speculative.tree import MAX_NODES, DraftTree
 from tenantry.runtime.speculative.trials import Trials
 
 DEEPEST = 8  # levels that a model guesses
+LATELY = 50  # steps over which it is averaged what copies bring
 SINGLY = 8  # rows whose sequences are told apart when it is decided how deep; of more only adapters are
 LONGEST = 48  # tokens that are copied at once
 TOGETHER = 128  # guesses of all rows from which the knapsack chooses, while each has its FEWEST
@@ -108,6 +109,7 @@ class Speculator:
         self._trying = False  # what the runner guesses in the step under way is a trial
         self._first = 1
         self._quiet = self._patience = 0  # steps for which the proposer is not even considered
+        self._copied = self._copy_gain = 0.0  # lately, of rows: share that copied, and tokens that it brought each
         self._acceptance = Acceptance()
         self._tally = Tally()
 
@@ -129,6 +131,7 @@ class Speculator:
         else:
             taken = share(chances, rows, budget, cost)
             self._try_a_guess(chances, taken, cost)
+        self._note_copies(leads, taken)
         ahead = self._ahead(followed, leads, taken, cost, times)
         guesses: dict[int, Guess] = {}
         for one, lead, count, deep in zip(followed, leads, taken, ahead, strict=True):
@@ -247,6 +250,11 @@ class Speculator:
 
     # What the runner should guess for the step after this one
 
+    def _note_copies(self, leads: Sequence[Lead | None], taken: Sequence[int]) -> None:
+        found = [sum(lead.chances[:n]) for lead, n in zip(leads, taken, strict=True) if lead and lead.copies and n]
+        self._copied += (len(found) / len(leads) - self._copied) / LATELY
+        self._copy_gain += (sum(found) / len(leads) - self._copy_gain) / LATELY
+
     def _ahead(
         self,
         followed: Sequence[_Followed],
@@ -255,7 +263,8 @@ class Speculator:
         cost: Cost,
         times: Times,
     ) -> list[int]:
-        """Levels for each row. A row that copies a text goes on with it; the others ask for what pays."""
+        """Levels for each row. A row that copies a text goes on with it; the others ask for what pays beside what
+        copies bring anyway: where a text is found, the model's guesses are of no use."""
         self._trying = False
         nothing = [0] * len(followed)
         if not self._model:
@@ -278,7 +287,7 @@ class Speculator:
             rows.append(known[key])
         if not any(rows):
             return nothing
-        deep = levels(rows, len(followed), cost, times.guessing)
+        deep = levels(rows, len(followed) * (1 + self._copy_gain), cost, times.guessing)
         self._first = max(deep)
         if self._first:
             self._patience = 0
@@ -291,10 +300,10 @@ class Speculator:
         return deep
 
     def _levels(self, adapter: bytes | None, sequence: int | None) -> list[float]:
-        """Chance that a path of the model's stands down to each level."""
+        """Chance that a path of the model's is used, and stands down to each level."""
         grades = [at_depth(level) for level in range(1, DEEPEST + 1)]
         rates = self._acceptance.rates(adapter, sequence, (self._model, Basis.LEVEL), grades)
-        return list(accumulate(rates, mul))
+        return list(accumulate(rates, mul, initial=1 - self._copied))[1:]
 
 
 def _note(one: _Followed) -> None:
