@@ -23,7 +23,8 @@ from tenantry.runtime.training.heads import CloverTrainee, EagleTrainee, MedusaT
 PAGE, PAGES, POSITIONS, LEVELS = 4, 32, 64, 4
 OPS = select_ops("reference")
 INTERPRETED = pytest.mark.skipif(
-    not triton.knobs.runtime.interpret, reason="no TRITON_INTERPRET=1 in the environment, which `make test` puts there"
+    not triton.knobs.runtime.interpret,
+    reason="no TRITON_INTERPRET=1 in the environment, which `make test` puts there",
 )
 LAYOUT = PageLayout(2, 16, PAGE, dtype=torch.float32)
 
