@@ -4,6 +4,7 @@ Owns digest -> slot and the loads under way. When to load and what to evict is d
 only small ints here and never a limit. A blob is hashed again on every load: a damaged file is never served.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from heapq import heappop, heappush
@@ -26,6 +27,7 @@ from tenantry.runtime.model.errors import AdapterNotResident
 from tenantry.runtime.plan import Load
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+SWITCH_S = 5e-5  # how long the thread of the steps keeps the interpreter from the loader's once that asks for it
 _PLACES = {module: (site, part) for site, modules in SITES.items() for part, module in enumerate(modules)}
 
 
@@ -60,6 +62,9 @@ class Adapters:
         self._free: list[int] = []
         self._loads: dict[bytes, Future[Read]] = {}
         self._thread = ThreadPoolExecutor(1, "adapter-loader")
+        # A load is thousands of short calls into torch, and each one's end waits for the interpreter: at Python's
+        # own 5 ms an adapter takes seconds to arrive beside steps that are busy in Python.
+        sys.setswitchinterval(SWITCH_S)
 
     @property
     def resident(self) -> frozenset[bytes]:

@@ -24,7 +24,10 @@ def served(serve, make_adapter):
     return made
 
 
-def bushy(rng, truth, vocab, wrong=3):
+EXACT, BUSHY = 0, 3
+
+
+def bushy(rng, truth, vocab, wrong=BUSHY):
     """A tree that holds `truth`, with wrong branches before, between and after its nodes."""
     tokens, parents, at = [], [], ROOT
     for token in truth:
@@ -73,7 +76,10 @@ def with_draft(driver, track, draft):
 
 @pytest.mark.parametrize("adapter", [0, 1, 2])
 @pytest.mark.parametrize("sampling", range(3))
-def test_a_tree_gives_plain_tokens_logprobs_and_pages(served, adapter, sampling):
+@pytest.mark.parametrize("wrong", [EXACT, BUSHY])
+def test_a_tree_gives_plain_tokens_logprobs_and_pages(served, adapter, sampling, wrong):
+    """A chain to the bit. Among wrong branches a node's path lies scattered over its chunk of slots, where attention
+    adds it up in another order: there a last bit may differ, which now and then rounds a stored value the other way."""
     rng, options = random.Random(100 * adapter + sampling), SAMPLINGS[sampling]
     driver, digest = Driver(served.runner), served.digests[adapter]
     prompt = [rng.randrange(101) for _ in range(13)]
@@ -83,18 +89,22 @@ def test_a_tree_gives_plain_tokens_logprobs_and_pages(served, adapter, sampling)
     while len(guided.generated) < 36:
         at = len(guided.tokens)
         depth = rng.randint(1, 4)
-        draft = bushy(rng, plain.tokens[at : at + depth], 101)
+        draft = bushy(rng, plain.tokens[at : at + depth], 101, wrong)
         result = with_draft(driver, guided, draft)
         assert result.accepted == depth
         assert guided.tokens == plain.tokens[: len(guided.tokens)]
     for mine, theirs in zip(guided.logprobs, plain.logprobs, strict=False):
         assert mine.token == theirs.token
-        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-5)
+        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3 if wrong else 0)
     computed = guided.computed
     for mine, theirs in zip(
         kv(driver.runner, guided.pages, computed), kv(driver.runner, plain.pages, computed), strict=True
     ):
-        assert torch.equal(mine, theirs)
+        if wrong == EXACT:
+            assert torch.equal(mine, theirs)
+        step = 1 if mine.dtype == torch.int8 else 2e-3 * theirs.float().abs()  # two units of fp16 in its last place
+        assert bool(((mine.float() - theirs.float()).abs() <= step).all())
+        assert (mine != theirs).float().mean() < 0.01
 
 
 def test_rows_with_trees_chains_and_prompts_share_a_step(served):

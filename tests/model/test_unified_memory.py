@@ -1,5 +1,7 @@
 """One arena under a real model: the same tokens as with separate pools, whatever lay in a block before."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -50,11 +52,18 @@ def served(serve):
 Asked = tuple[int, list[int], bytes | None]  # seed, prompt, adapter
 
 
-def answers(served, memory, asked: list[Asked]) -> tuple[list[list[int]], Scheduler]:
+def answers(served, memory, asked: list[Asked], first: Sequence[bytes] = ()) -> tuple[list[list[int]], Scheduler]:
+    """first: adapters to load before anything is asked, one after the other."""
     runner = served.runner
     runner.run(StepPlan(0, (), evict=tuple(runner.adapters.resident)))
     schedule = ScheduleConfig(token_budget=64, max_running=8, max_context=128)
     scheduler = Scheduler(schedule, memory.cache, memory.residency, runner.end_tokens, runner.vocab_size)
+    for digest in first:
+        assert scheduler.warm(digest, runner.footprint(digest)) is Outcome.LOADING
+        while scheduler.has_work:
+            plan = scheduler.plan(0.0)
+            assert plan is not None
+            scheduler.commit(plan, runner.run(plan), 0.0)
     told: dict[str, list[int]] = {}
     for seed, prompt, adapter in asked:
         key = Namespace(b"t%d" % (seed % 2), adapter or bytes(32)).key
@@ -112,14 +121,14 @@ def test_int8_adapters_are_charged_what_they_hold(serve, make_adapter):
     native = -(-runner.footprint(adapters[0]).bytes // block)
     blocks = len(runner.pool.blocks)
     wide = Memory(ArenaConfig(blocks, block, 40, native), 4)
-    expected, scheduler = answers(served, wide, asked)
+    expected, scheduler = answers(served, wide, asked, adapters)
     held = scheduler.stats().adapter_bytes
     assert held == runner.adapters.nbytes
     assert 0.2 < held / (4 * native * block) < 0.35, "fp32 adapters in a quarter of their bytes, and scales"
     assert wide.arena.adapter_blocks * block < 1.1 * held + 4 * block
     tight = Memory(ArenaConfig(40 + 2 * native, block, 40, 2 * native), 4)
     runner.pool.data.fill_(0xFF)
-    got, scheduler = answers(served, tight, asked)
+    got, scheduler = answers(served, tight, asked, adapters)
     assert got == expected
     assert len(runner.adapters.resident) == 4, "two of native size fit"
 
