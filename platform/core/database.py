@@ -28,6 +28,7 @@ _AWAY: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server said goodbye on this connection, and its end has not been read yet
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
     asyncpg.SerializationError,
@@ -110,7 +111,7 @@ class Database:
         """Giving back a connection that died never fails the work done on it."""
         try:
             await self._pool.release(connection)
-        except (*_AWAY, asyncpg.InternalClientError) as error:
+        except _AWAY as error:
             log.warning("a database connection was dropped at check-in", error=str(error))
 
     async def check(self) -> None:

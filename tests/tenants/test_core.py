@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -196,6 +197,26 @@ async def test_a_server_that_comes_back_is_used_again(pg, database: Database):
             break
         except errors.DatabaseUnavailable:
             await asyncio.sleep(0.05)
+    await database.ping()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_server_that_says_goodbye_is_a_typed_outage_however_much_of_it_was_read(pg, database, turns: int):
+    """`turns` of the loop between the goodbye's arrival and the next query: unread, read without the end, ended."""
+
+    async def end(pid: int) -> None:
+        admin = await asyncpg.connect(pg.admin)
+        await admin.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+        await admin.close()
+
+    with pytest.raises(errors.DatabaseUnavailable):
+        async with database.autocommit() as c:
+            ending = threading.Thread(target=asyncio.run, args=(end(c.get_server_pid()),))
+            ending.start()
+            ending.join()  # this loop stands still meanwhile
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await c.fetchval("SELECT 1")
     await database.ping()
 
 
