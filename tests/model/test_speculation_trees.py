@@ -78,8 +78,8 @@ def with_draft(driver, track, draft):
 @pytest.mark.parametrize("sampling", range(3))
 @pytest.mark.parametrize("wrong", [EXACT, BUSHY])
 def test_a_tree_gives_plain_tokens_logprobs_and_pages(served, adapter, sampling, wrong):
-    """A chain to the bit. Among wrong branches a node's path lies scattered over its chunk of slots, where attention
-    adds it up in another order: a last bit may differ there, which now and then rounds a stored value the other way."""
+    """A chain to the bit. Among wrong branches a node's path lies scattered over its chunk of slots, and attention
+    adds it up in another order: a last bit may differ there, which now and then rounds a stored value otherwise."""
     rng, options = random.Random(100 * adapter + sampling), SAMPLINGS[sampling]
     driver, digest = Driver(served.runner), served.digests[adapter]
     prompt = [rng.randrange(101) for _ in range(13)]
