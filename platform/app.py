@@ -42,6 +42,10 @@ from tenantry.platform.registry import routes as registry_routes
 from tenantry.platform.registry.intake import Intake, Places, reject_stale
 from tenantry.platform.registry.models import BaseModel
 from tenantry.platform.registry.service import Allowance, Drop, Registry
+from tenantry.platform.sessions import conversation_routes, response_routes
+from tenantry.platform.sessions.service import Lifetime, Sessions
+from tenantry.platform.sessions.sweep import Sweeper
+from tenantry.platform.sessions.turns import Turns
 from tenantry.platform.tenants import routes as tenants
 from tenantry.platform.tenants.auth import Authenticator
 
@@ -82,6 +86,10 @@ class Gateway:
         self.intake = Intake(self.registry, places, parts.spec, Limits(max_bytes=settings.max_adapter_bytes))
         self.runs = Runs(self.settler, self.telemetry)
         self.chat = ChatService(parts.serving, self.registry, self.admission, self.runs, self.telemetry)
+        self.sessions = Sessions(database, Lifetime(settings.session_retention, settings.session_keep))
+        token_bytes = parts.serving.text.token_bytes
+        self.turns = Turns(self.sessions, self.registry, self.chat, self.runs, token_bytes)
+        self._sweeper = Sweeper(database)
         self.health = health.Health(database, self.epoch, parts.serving.engine, self.runs)
         self._reaper = Reaper(database, Journal(settings.journal_dir), self.telemetry)
         self.app: Litestar  # set by create_app, which needs the gateway's parts first
@@ -98,7 +106,8 @@ class Gateway:
         await reject_stale(self.parts.database)
         self.settler.start()
         await self.epoch.start()
-        self._tasks = [asyncio.create_task(self._reaper.run()), asyncio.create_task(self._reconcile_forever())]
+        forever = (self._reaper.run, self._sweeper.run, self._reconcile_forever)
+        self._tasks = [asyncio.create_task(work()) for work in forever]
 
     async def drain(self) -> None:
         """Stop admitting (readiness says so), let streams end, write every settlement. Idempotent."""
@@ -142,7 +151,7 @@ def create_app(parts: Parts) -> tuple[Edge, Gateway]:
     app = Litestar(
         route_handlers=[
             health.live, health.ready, health.metrics, inference.router, tenants.router, registry_routes.router,
-            metering.router, speculation.router,
+            metering.router, speculation.router, conversation_routes.router, response_routes.router,
         ],
         lifespan=[lifespan],
         dependencies=_dependencies(gateway),
@@ -173,6 +182,8 @@ def _dependencies(gateway: Gateway) -> Mapping[str, Provide]:
         "registry": gateway.registry,
         "intake": gateway.intake,
         "chat": gateway.chat,
+        "sessions": gateway.sessions,
+        "turns": gateway.turns,
         "health": gateway.health,
         "telemetry": gateway.telemetry,
         "runs": gateway.runs,

@@ -12,7 +12,10 @@ from uuid import UUID
 
 from tenantry.platform.core.errors import NotFound
 
-Kind = Literal["tenant", "key", "adapter", "version", "request", "base", "price", "event"]
+Kind = Literal[
+    "tenant", "key", "adapter", "version", "request", "base", "price", "event",
+    "session", "conversation", "response", "item",
+]  # fmt: skip
 PREFIXES: Final[dict[Kind, str]] = {
     "tenant": "ten_",
     "key": "key_",
@@ -22,6 +25,10 @@ PREFIXES: Final[dict[Kind, str]] = {
     "base": "base_",
     "price": "prc_",
     "event": "evt_",
+    "session": "sess_",
+    "conversation": "conv_",
+    "response": "resp_",
+    "item": "msg_",
 }
 _HEX: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _lock = threading.Lock()

@@ -96,6 +96,8 @@ class Settings:
     max_context: tokens of prompt and completion together; None takes what the model was trained for.
     memory, memory_bytes: whether KV and adapters share one memory, and how large it is; 0 leaves it to the engine.
     weights, adapter_dtype: how the engine holds the base model's matrices, and adapters.
+    session_retention: how long after its last turn a conversation or response is remembered. session_keep: how long
+    the KV of a session is kept for its next turn, unless a request says otherwise.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts.
     """
 
@@ -132,6 +134,8 @@ class Settings:
     price_completion_nano: int = _setting(1500, _integer(0, 10**12))
     price_rejected_nano: int = _setting(0, _integer(0, 10**12))
     control_tokens: Literal["refuse", "allow"] = _setting("refuse", _choice("refuse", "allow"))
+    session_retention: int = _setting(30 * 86400, _integer(60, 100 * 366 * 86400))
+    session_keep: int = _setting(1800, _integer(0, 365 * 86400))
 
     @property
     def secrets_dir(self) -> Path:

@@ -6,7 +6,7 @@ It must not know HTTP: routes give it a Principal and a struct, and read the Run
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,7 +18,7 @@ from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.gateway import bounds
 from tenantry.platform.gateway.openai import ChatRequest, CompletionRequest
 from tenantry.platform.gateway.render import ChatRenderer, Head, Renderer, TextRenderer
-from tenantry.platform.gateway.runs import Decoder, Generation, Run, Runs
+from tenantry.platform.gateway.runs import Decoder, Generation, Run, Runs, Store
 from tenantry.platform.metering.admission import Admission, Order
 from tenantry.platform.registry.models import Target
 from tenantry.platform.registry.service import Registry
@@ -65,6 +65,19 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """A request of somebody who keeps its history, and its answer too. target: the weights, which he chose.
+
+    claim: awaited once the request is admitted, before any token; what it raises refuses the request. store: see Run.
+    """
+
+    target: Target
+    renderer: Renderer
+    claim: Callable[[], Awaitable[None]] | None = None
+    store: Store | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A generation under way. headers: what the response says about who answered, and the limits left."""
 
@@ -90,20 +103,29 @@ class ChatService:
         self._clock = clock
         self._pool = ThreadPoolExecutor(TOKENISE_AT_ONCE, thread_name_prefix="tokenise")
 
-    async def open(self, principal: Principal, request: ChatRequest | CompletionRequest, request_id: UUID) -> Opened:
+    async def open(
+        self,
+        principal: Principal,
+        request: ChatRequest | CompletionRequest,
+        request_id: UUID,
+        turn: Turn | None = None,
+    ) -> Opened:
         """Raises the typed refusal of the first step that objects; after it returns, the request will be settled."""
         if self._runs.draining:
             raise Overloaded("This gateway is shutting down.", code="draining")
         if not self._serving.engine.ready:
             raise EngineAway("The engine is not ready.")
         request.check()
-        target = await self._registry.resolve(principal.tenant_id, request.model)
+        target = turn.target if turn else await self._registry.resolve(principal.tenant_id, request.model)
         bounds.check_numbers(request, self._serving.limits)
         prompt = await self._tokenise(request)
         sampling = bounds.sampling(request, len(prompt), self._serving.limits)
         order = _order(principal, target, len(prompt), sampling, request.speculate is not False)
         ticket = await self._admission.admit(order, request_id)
         try:
+            renderer = turn.renderer if turn else self._renderer(request, target, prompt, sampling, ticket.request_id)
+            if turn is not None and turn.claim is not None:
+                await turn.claim()
             submit = Submit(
                 request_id=str(ticket.request_id),
                 prompt=prompt,
@@ -119,9 +141,10 @@ class ChatService:
                 ticket=ticket,
                 generation=self._serving.engine.generate(submit),
                 decoder=lambda: self._serving.text.decoder(sampling.stop, sampling.min_tokens),
-                renderer=self._renderer(request, target, prompt, sampling, ticket.request_id),
+                renderer=renderer,
                 stream=request.streams,
                 telemetry=self._telemetry,
+                store=turn.store if turn else None,
             )
         except BaseException:
             self._runs.give_up(ticket)

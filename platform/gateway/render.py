@@ -11,6 +11,8 @@ from typing import Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tenantry.platform.core.errors import PlatformError
+from tenantry.platform.gateway import envelope
 from tenantry.platform.gateway import replies as r
 from tenantry.runtime.messages import TokenLogprob, Usage
 
@@ -58,11 +60,12 @@ class Head:
 
 
 class Renderer(Protocol):
-    """first, then piece for every gain, then last; or whole, from all pieces at once."""
+    """first, then piece for every gain, then last or failed; or whole, from all pieces at once."""
 
     def first(self) -> bytes: ...
     def piece(self, piece: Piece) -> bytes: ...
     def last(self, usage: Usage) -> bytes: ...
+    def failed(self, error: PlatformError, request_id: str) -> bytes: ...
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> bytes: ...
 
 
@@ -85,6 +88,9 @@ class ChatRenderer:
     def last(self, usage: Usage) -> bytes:
         tail = r.event(self._chunk([], usage=r.UsageReply.of(usage))) if self.head.include_usage else b""
         return tail + r.DONE
+
+    def failed(self, error: PlatformError, request_id: str) -> bytes:
+        return envelope.event(error, request_id)
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> bytes:
         head = self.head
@@ -143,6 +149,9 @@ class TextRenderer:
     def last(self, usage: Usage) -> bytes:
         tail = r.event(self._reply([], r.UsageReply.of(usage))) if self.head.include_usage else b""
         return tail + r.DONE
+
+    def failed(self, error: PlatformError, request_id: str) -> bytes:
+        return envelope.event(error, request_id)
 
     def whole(self, pieces: Iterable[Piece], usage: Usage) -> bytes:
         choices = [self._choice(p, p.finish or "stop") for p in joined(pieces)]

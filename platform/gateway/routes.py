@@ -5,6 +5,7 @@ owns: nothing here is metered, and nothing here can lose a settlement.
 """
 
 from typing import Any
+from uuid import UUID
 
 from litestar import Request, Response, Router, get, post
 from litestar.background_tasks import BackgroundTask
@@ -13,7 +14,7 @@ from litestar.response import Stream
 from tenantry.platform.core import ids
 from tenantry.platform.core.errors import NotFound
 from tenantry.platform.core.policy import tenant, under
-from tenantry.platform.gateway.chat import ChatService
+from tenantry.platform.gateway.chat import ChatService, Opened
 from tenantry.platform.gateway.openai import ChatRequest, CompletionRequest
 from tenantry.platform.gateway.schemas import AdapterOf, ModelList, ModelView
 from tenantry.platform.registry.service import Registry
@@ -57,10 +58,19 @@ async def _answer(
     principal: Principal,
     chat: ChatService,
 ) -> Response[Any] | Stream:
-    request_id = ids.from_text("request", request.scope["state"]["request_id"])
-    opened = await chat.open(principal, data, request_id)
+    opened = await chat.open(principal, data, request_id_of(request))
+    return await answer(opened, data.streams, request)
+
+
+def request_id_of(request: Request[Principal, Any, Any]) -> UUID:
+    """The id that the edge gave this request; an admitted one goes by it in the books as well."""
+    return ids.from_text("request", request.scope["state"]["request_id"])
+
+
+async def answer(opened: Opened, streams: bool, request: Request[Principal, Any, Any]) -> Response[Any] | Stream:
+    """The reply of a run: whole, or as a stream that only reads."""
     run = opened.run
-    if not data.streams:
+    if not streams:
         return Response(await run.whole(request.receive), media_type="application/json", headers=opened.headers)
     await run.start_of_stream(request.receive)
     # litestar runs the background task however the response ends, so a disconnect before the first read counts too

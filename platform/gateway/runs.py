@@ -7,13 +7,15 @@ settling at every end. It must not know HTTP, tenants' names or the shape of rep
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
 
-from tenantry.platform.core.errors import EngineAway, PlatformError
+from tenantry.platform.core.database import Connection
+from tenantry.platform.core.errors import EngineAway, MeteringUnavailable, PlatformError
 from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.gateway import envelope
 from tenantry.platform.gateway.render import Piece, Renderer
@@ -25,6 +27,7 @@ from tenantry.runtime.messages import ChoiceFinished, Event, Finished, Refused, 
 log = structlog.get_logger("gateway")
 
 MAX_UNREAD_BYTES = 256 << 10
+STORE_WAIT_S = 15.0
 
 
 class Decoder(Protocol):
@@ -43,12 +46,14 @@ class Generation(Protocol):
 
 
 Receive = Callable[[], Awaitable[Any]]
+Store = Callable[[Connection, Sequence[Piece], Usage], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class Run:
     """stream: render frames as they come; else collect pieces for one whole reply. begun: the engine has said
-    something, so a refusal can still be an HTTP status until then."""
+    something, so a refusal can still be an HTTP status until then. store: writes what was generated where it is kept,
+    in the settlement's own transaction; the reader hears of the end only after it."""
 
     ticket: Ticket
     generation: Generation
@@ -56,6 +61,7 @@ class Run:
     renderer: Renderer
     stream: bool
     telemetry: Telemetry
+    store: Store | None = None
     usage: Usage | None = None
     failure: PlatformError | None = None
     pieces: list[Piece] = field(default_factory=list)
@@ -66,6 +72,7 @@ class Run:
     _more: asyncio.Event = field(default_factory=asyncio.Event)
     _decoders: dict[int, Decoder] = field(default_factory=dict)
     _left: bool = False
+    _cut: bool = False
     _reason: str = ""
 
     def leave(self) -> None:
@@ -122,7 +129,7 @@ class Run:
             watcher.cancel()
 
     async def consume(self) -> Outcome | None:
-        """Run to the end. The outcome to settle, or None when only the journal knows the counts."""
+        """Run to the end. The outcome to settle, or None when only the journal knows the counts. finish() is next."""
         if self.stream:
             self._offer(self.renderer.first())
         started = time.perf_counter()
@@ -138,7 +145,7 @@ class Run:
         except Exception as error:  # a bug here must not take the counts with it: the journal has them
             self.failure = envelope.of(error)
             self.generation.abort()
-        return self._finish()
+        return self._outcome()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -168,9 +175,9 @@ class Run:
         self._gain(Piece(event.choice, text, finish=event.reason))
 
     def _gain(self, piece: Piece) -> None:
-        if not self.stream:
+        if not self.stream or self.store is not None:
             self.pieces.append(piece)
-        elif not self._left:
+        if self.stream and not self._left:
             self._offer(self.renderer.piece(piece))
             if self._unread > MAX_UNREAD_BYTES:
                 log.warning("slow_reader_cut", unread=self._unread)
@@ -182,20 +189,20 @@ class Run:
             self._unread += len(frame)
             self._more.set()
 
-    def _finish(self) -> Outcome | None:
-        cut = self._left or (self.usage is not None and self._reason == "abort")
-        if self.stream:
-            if self.failure is not None:
-                self._offer(envelope.event(self.failure, str(self.ticket.request_id)))
-            elif self.usage is not None and not cut:
-                self._offer(self.renderer.last(self.usage))
-            elif self.usage is not None:
-                self._offer(envelope.event(EngineAway("The generation was cut short."), str(self.ticket.request_id)))
-        elif cut and self.failure is None:
+    def finish(self) -> None:
+        """Tell the reader how it ended."""
+        if self.failure is None and (self._cut or self.usage is None):
             self.failure = EngineAway("The generation was cut short.")
+        if self.stream and self.failure is not None:
+            self._offer(self.renderer.failed(self.failure, str(self.ticket.request_id)))
+        elif self.stream and self.usage is not None:
+            self._offer(self.renderer.last(self.usage))
         self.begun.set()
         self.done.set()
         self._more.set()
+
+    def _outcome(self) -> Outcome | None:
+        self._cut = cut = self._left or (self.usage is not None and self._reason == "abort")
         if self._reason == "refused":
             self.usage = Usage()
             return "refused"
@@ -213,7 +220,7 @@ class Runs:
         self._settler = settler
         self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
-        self._live: dict[int, Run] = {}
+        self._live: dict[UUID, Run] = {}
         self.draining = False
 
     @property
@@ -227,8 +234,13 @@ class Runs:
     def start(self, run: Run) -> None:
         """Own a run from here on; it settles whatever becomes of its reader."""
         self._spawn(self._own(run))
-        self._live[id(run)] = run
+        self._live[run.ticket.request_id] = run
         self._telemetry.open_requests.set(self.open)
+
+    def find(self, tenant_id: UUID, request_id: UUID) -> Run | None:
+        """A tenant's own run that has not ended."""
+        run = self._live.get(request_id)
+        return run if run is not None and run.ticket.receipt.tenant_id == tenant_id else None
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new runs and wait for the open ones; what is left then is aborted and settled. False if any was."""
@@ -252,16 +264,34 @@ class Runs:
         self._telemetry.open_requests.set(self.open)
 
     async def _own(self, run: Run) -> None:
-        ticket = run.ticket
         outcome: Outcome | None = None
         try:
             outcome = await run.consume()
         finally:
-            self._live.pop(id(run), None)
-            if outcome is None or run.usage is None:
-                self._settler.abandon(ticket.receipt.tenant_id, ticket.request_id)
-            else:
-                self._settler.submit(ticket, run.usage, outcome)
+            try:
+                await self._settle(run, outcome)
+            finally:
+                self._live.pop(run.ticket.request_id, None)
+                run.finish()
+
+    async def _settle(self, run: Run, outcome: Outcome | None) -> None:
+        """Queue the settlement, and wait for it only if what was generated is stored with it."""
+        ticket, store, usage = run.ticket, run.store, run.usage
+        if outcome is None or usage is None:
+            self._settler.abandon(ticket.receipt.tenant_id, ticket.request_id)
+        elif outcome != "completed" or store is None:
+            self._settler.submit(ticket, usage, outcome)
+        else:
+            settled = self._settler.submit(ticket, usage, outcome, lambda c: store(c, run.pieces, usage))
+            try:
+                async with asyncio.timeout(STORE_WAIT_S):
+                    failure = await asyncio.shield(settled)
+            except TimeoutError:
+                failure = MeteringUnavailable(
+                    "The answer was generated, but could not be stored in time.", code="turn_not_stored"
+                )
+            if failure is not None:
+                run.failure = envelope.of(failure)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -5,7 +5,7 @@ with the same id is a no-op, hence an unheard COMMIT is simply sent again. The S
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from logging import ERROR, WARNING
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,8 +15,8 @@ import asyncpg
 import msgspec
 import structlog
 
-from tenantry.platform.core.database import Connection, Database
-from tenantry.platform.core.errors import DatabaseUnavailable
+from tenantry.platform.core.database import Connection, Database, translated
+from tenantry.platform.core.errors import Conflict, DatabaseUnavailable
 from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.metering.pricing import Price, charge
 from tenantry.platform.metering.receipt import Receipt
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tenantry.platform.metering.admission import Ticket
 
 Outcome = Literal["completed", "cancelled", "failed", "refused", "recovered"]
+Commit = Callable[[Connection], Awaitable[None]]
 BATCH: Final = 500
 GATHER_S: Final = 0.005
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
@@ -88,8 +89,13 @@ def _row(item: Settlement) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Waiting:
+    """done: settled; its result is what kept `commit` from being written, if anything did."""
+
     item: Settlement
-    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    commit: Commit | None = None
+    done: "asyncio.Future[Exception | None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Settler:
@@ -108,9 +114,15 @@ class Settler:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
-    def submit(self, ticket: "Ticket", usage: Usage, outcome: Outcome) -> "asyncio.Future[None]":
-        """Returns at once. The future is done once the ledger has it; nobody needs to wait for it."""
-        waiting = _Waiting(Settlement(ticket.request_id, ticket.receipt, ticket.price, usage, outcome))
+    def submit(
+        self, ticket: "Ticket", usage: Usage, outcome: Outcome, commit: Commit | None = None
+    ) -> "asyncio.Future[Exception | None]":
+        """Returns at once. The future is done once the ledger has it; nobody needs to wait for it.
+
+        commit: writes what becomes true with this settlement, in its transaction and only if it wins. If it fails,
+        what it wrote is undone, the settlement stands, and the future's result says why.
+        """
+        waiting = _Waiting(Settlement(ticket.request_id, ticket.receipt, ticket.price, usage, outcome), commit)
         self._waiting.append(waiting)
         self._wake()
         return waiting.done
@@ -181,8 +193,26 @@ class Settler:
         with self._telemetry.settle_seconds.time():
             async with self._database.operator() as connection:
                 won = await settle(connection, [w.item for w in batch])
-        for waiting in batch:
+                failures = [await _commit(connection, w, won) for w in batch]
+        for waiting, failure in zip(batch, failures, strict=True):
             if waiting.item.request_id in won:
                 self._telemetry.settled.labels(waiting.item.outcome).inc()
             if not waiting.done.done():
-                waiting.done.set_result(None)
+                waiting.done.set_result(failure)
+
+
+async def _commit(connection: Connection, waiting: _Waiting, won: set[UUID]) -> Exception | None:
+    """Raises DatabaseUnavailable alone: then nothing of the batch is written, and all of it is tried again."""
+    if waiting.commit is None:
+        return None
+    if waiting.item.request_id not in won:
+        return Conflict("This request was settled before.", code="request_already_settled")
+    try:
+        with translated():
+            async with connection.transaction():
+                await waiting.commit(connection)
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:  # a refusal, or a bug: neither may hold up anybody's bill
+        return error
+    return None

@@ -32,6 +32,8 @@ def fill(path):
     for part, value in {
         "{tenant_id:str}": "ten_" + "0" * 32, "{key_id:str}": "key_" + "0" * 32, "{number:int}": "1",
         "{name:str}": "x", "{alias:str}": "x", "{model:str}": "x",
+        "{conversation_id:str}": "conv_" + "0" * 32, "{item_id:str}": "msg_" + "0" * 32,
+        "{response_id:str}": "resp_" + "0" * 32, "{session_id:str}": "sess_" + "0" * 32,
     }.items():  # fmt: skip
         path = path.replace(part, value)
     assert "{" not in path

@@ -16,7 +16,8 @@ WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace ORDER 
 """
 EXPECTED = {
     "adapter", "adapter_alias", "adapter_version", "alias_event", "api_key", "artifact", "gate", "idempotency",
-    "quota", "request", "spend", "usage_event", "usage_hour", "wallet", "wallet_entry",
+    "quota", "request", "response", "session", "session_item", "spend", "usage_event", "usage_hour", "wallet",
+    "wallet_entry",
 }  # fmt: skip
 
 
@@ -55,6 +56,21 @@ async def fill(admin: asyncpg.Connection, tenant: object, key: object) -> None:
         "outcome": "completed", "admitted_at": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     await admin.execute("SELECT settle($1)", json.dumps([row]))
+    await admin.execute(
+        "INSERT INTO session (tenant_id, id, kind, keep_s, turn_id, expires_at) "
+        "VALUES ($1, $2, 'thread', 0, $2, now())",
+        tenant, request,
+    )  # fmt: skip
+    await admin.execute(
+        "INSERT INTO response (tenant_id, id, session_id, status, settings, created_at, completed_at) "
+        "VALUES ($1, $2, $2, 'completed', '{}', now(), now())",
+        tenant, request,
+    )  # fmt: skip
+    await admin.execute(
+        "INSERT INTO session_item (tenant_id, id, session_id, seq, listed, response_id, role, status, content) "
+        "VALUES ($1, $2, $2, 0, false, $2, 'user', 'completed', '[]')",
+        tenant, request,
+    )  # fmt: skip
 
 
 @pytest.fixture

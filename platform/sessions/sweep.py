@@ -1,0 +1,49 @@
+"""Retention: sessions whose time is up lose their content, in the background; what they cost stays in the books.
+
+Owns the loop. An expired session is not there for anybody from that moment on, whether it was swept or not.
+"""
+
+import asyncio
+from logging import ERROR, WARNING
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from tenantry.platform.core.database import Database
+from tenantry.platform.core.errors import DatabaseUnavailable
+from tenantry.platform.sessions.repository import delete_expired
+
+EVERY_S: Final = 60.0
+BATCH: Final = 500
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Several may run at once: each takes rows that no other holds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run(self) -> None:
+        """Forever; an outage only delays it."""
+        while True:
+            try:
+                await self.sweep()
+            except Exception as error:  # an outage, or a bug: the rows are still there next time
+                known = isinstance(error, DatabaseUnavailable)
+                log.log(WARNING if known else ERROR, "sweeping will be retried", exc_info=not known)
+            await asyncio.sleep(EVERY_S)
+
+    async def sweep(self) -> list[tuple[UUID, UUID]]:
+        """(tenant, session) of everything that was expired by now."""
+        swept: list[tuple[UUID, UUID]] = []
+        while True:
+            async with self._database.operator() as connection:
+                batch = await delete_expired(connection, BATCH)
+            swept += batch
+            if len(batch) < BATCH:
+                break
+        if swept:
+            log.info("swept expired sessions", count=len(swept))
+        return swept

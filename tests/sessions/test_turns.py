@@ -1,0 +1,231 @@
+"""A turn commits whole with its bill or not at all; two never write into one list; versions stay or follow."""
+
+import threading
+import time
+from uuid import UUID
+
+import openai
+import pytest
+
+from tenantry.platform.core import ids
+from tenantry.platform.metering import settlement
+
+FAST = {"model": "base", "max_output_tokens": 9, "temperature": 0}
+LONG = {"model": "base", "max_output_tokens": 200, "temperature": 0}
+
+
+@pytest.fixture
+def conversation(client):
+    return client.conversations.create(items=[{"role": "user", "content": "first"}])
+
+
+def texts(client, conversation):
+    return [item.content[0].text for item in client.conversations.items.list(conversation.id, order="asc")]
+
+
+def rows(live, statement, *arguments):
+    async def read():
+        async with live.gateway.parts.database.operator() as connection:
+            return [tuple(row) for row in await connection.fetch(statement, *arguments)]
+
+    return live.run(read())
+
+
+def outcome(live, response_id, timeout=5.0):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        found = rows(
+            live, "SELECT outcome, completion FROM usage_event WHERE request_id = $1",
+            ids.from_text("response", response_id),
+        )  # fmt: skip
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError("never settled")
+
+
+def test_two_turns_at_once_are_refused_by_name(client, live, conversation):
+    live.engine.pace = 0.02
+    stream = client.responses.create(**LONG, input="slow", conversation=conversation.id, stream=True)
+    next(stream)
+    before = len(live.engine.generations)
+    calls = (
+        lambda: client.responses.create(**FAST, input="x", conversation=conversation.id),
+        lambda: client.conversations.items.create(conversation.id, items=[{"role": "user", "content": "x"}]),
+    )
+    for call in calls:
+        with pytest.raises(openai.ConflictError) as error:
+            call()
+        assert error.value.code == "session_busy"
+        assert error.value.response.headers["retry-after"]
+    assert len(live.engine.generations) == before
+    live.engine.pace = 0
+    list(stream)
+    client.responses.create(**FAST, input="y", conversation=conversation.id)
+    assert texts(client, conversation)[-2:] == ["y", "the quick"]
+    assert "x" not in texts(client, conversation)
+
+
+def test_of_many_racers_only_whole_turns_remain(client, live, tenant, conversation):
+    live.engine.pace = 0.003
+    done, refused = [], []
+
+    def race(i):
+        try:
+            done.append(client.responses.create(**FAST, input=f"r{i}", conversation=conversation.id))
+        except openai.ConflictError as error:
+            refused.append(error.code)
+
+    racers = [threading.Thread(target=race, args=(i,)) for i in range(8)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert len(done) + len(refused) == 8
+    assert set(refused) <= {"session_busy"}
+    kept = texts(client, conversation)[1:]
+    assert len(kept) == 2 * len(done) >= 2
+    assert kept[1::2] == ["the quick"] * len(done)
+    assert len(set(kept[::2])) == len(done)
+
+
+def test_a_disconnect_rolls_the_turn_back_and_bills_what_was_generated(client, live, conversation):
+    live.engine.pace = 0.02
+    stream = client.responses.create(**LONG, input="cut", conversation=conversation.id, stream=True)
+    made = next(stream).response
+    for seen, _ in enumerate(stream):
+        if seen > 6:
+            break
+    stream.close()
+    kind, completion = outcome(live, made.id)
+    assert kind == "cancelled"
+    assert 0 < completion < 200
+    assert texts(client, conversation) == ["first"]
+    assert rows(live, "SELECT 1 FROM response WHERE id = $1", ids.from_text("response", made.id)) == []
+    live.engine.pace = 0
+    client.responses.create(**FAST, input="again", conversation=conversation.id)
+    assert texts(client, conversation) == ["first", "again", "the quick"]
+
+
+def test_an_engine_that_dies_rolls_the_turn_back(client, live, conversation):
+    live.engine.pace = 0.02
+    stream = client.responses.create(**LONG, input="cut", conversation=conversation.id, stream=True)
+    next(stream)
+    live.engine.generations[-1].lost = True
+    last = list(stream)[-1]
+    assert (last.type, last.response.error.x_code) == ("response.failed", "engine_unavailable")
+    assert texts(client, conversation) == ["first"]
+
+
+def test_a_refused_turn_leaves_the_conversation_free(client, live, conversation):
+    live.engine.refuse = ("overloaded", "too many requests wait", None)
+    with pytest.raises(openai.InternalServerError):
+        client.responses.create(**FAST, input="x", conversation=conversation.id)
+    live.engine.refuse = None
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            client.responses.create(**FAST, input="y", conversation=conversation.id)
+            break
+        except openai.ConflictError:
+            time.sleep(0.02)
+    assert texts(client, conversation) == ["first", "y", "the quick"]
+
+
+def test_a_turn_of_a_conversation_deleted_meanwhile_is_billed_and_not_stored(client, live, conversation):
+    live.engine.pace = 0.02
+    stream = client.responses.create(**LONG, input="x", conversation=conversation.id, stream=True)
+    made = next(stream).response
+    client.conversations.delete(conversation.id)
+    live.engine.pace = 0
+    last = list(stream)[-1]
+    assert (last.type, last.response.error.x_code) == ("response.failed", "conversation_not_found")
+    assert outcome(live, made.id) == ("completed", 200)
+    assert rows(live, "SELECT 1 FROM session_item WHERE response_id = $1", ids.from_text("response", made.id)) == []
+
+
+def test_bill_and_turn_are_one_transaction(client, live, conversation, monkeypatch):
+    """The commit is lost after everything was written: neither is there. It is sent again: both are, once."""
+    tries = []
+    settle = settlement.settle
+
+    async def lost(connection, items):
+        won = await settle(connection, items)
+        tries.append(won)
+        return won
+
+    async def failing(connection, waiting, won):
+        failure = await commit(connection, waiting, won)
+        if len(tries) == 1 and waiting.commit is not None:
+            assert failure is None
+            assert await connection.fetchval("SELECT count(*) FROM response WHERE id = ANY ($1)", list(won)) == 1
+            raise settlement.DatabaseUnavailable("the connection broke before the commit")
+        return failure
+
+    commit = settlement._commit
+    monkeypatch.setattr(settlement, "settle", lost)
+    monkeypatch.setattr(settlement, "_commit", failing)
+    reply = client.responses.create(**FAST, input="x", conversation=conversation.id)
+    assert len(tries) >= 2
+    assert outcome(live, reply.id) == ("completed", 9)
+    assert texts(client, conversation) == ["first", "x", "the quick"]
+    name = ids.from_text("response", reply.id)
+    assert rows(live, "SELECT count(*) FROM wallet_entry WHERE request_id = $1", name) == [(1,)]
+
+
+def test_who_died_between_generation_and_commit_left_a_bill_and_no_turn(client, live, conversation, monkeypatch):
+    """The reaper settles for a gateway that is gone: the conversation is free again, without the turn."""
+    settler = live.gateway.settler
+    monkeypatch.setattr(settler, "submit", lambda ticket, *_: never(ticket))
+    held = []
+
+    def never(ticket):
+        held.append(ticket)
+        return live.loop.create_future()
+
+    monkeypatch.setattr("tenantry.platform.gateway.runs.STORE_WAIT_S", 0.2)
+    with pytest.raises(openai.InternalServerError) as error:
+        client.responses.create(**FAST, input="x", conversation=conversation.id)
+    assert error.value.code == "turn_not_stored"
+    monkeypatch.undo()
+    with pytest.raises(openai.ConflictError):
+        client.responses.create(**FAST, input="y", conversation=conversation.id)
+    ticket = held[0]
+
+    async def reap():
+        item = settlement.Settlement(
+            ticket.request_id, ticket.receipt, ticket.price, settlement.Usage(3, 0, 9), "recovered"
+        )
+        async with live.gateway.parts.database.operator() as connection:
+            return await settlement.settle(connection, [item])
+
+    assert live.run(reap()) == {ticket.request_id}
+    client.responses.create(**FAST, input="z", conversation=conversation.id)
+    assert texts(client, conversation) == ["first", "z", "the quick"]
+
+
+def test_a_late_winner_is_not_stored_twice(client, live, conversation):
+    """Whoever settles first decides: a turn whose request the reaper took is not written afterwards."""
+    live.engine.pace = 0.02
+    stream = client.responses.create(**LONG, input="x", conversation=conversation.id, stream=True)
+    made = next(stream).response
+    run = live.gateway.runs.find(
+        UUID(hex=rows(live, "SELECT replace(tenant_id::text, '-', '') FROM session WHERE id = $1",
+                      ids.from_text("conversation", conversation.id))[0][0]),
+        ids.from_text("response", made.id),
+    )  # fmt: skip
+    ticket = run.ticket
+
+    async def reap():
+        item = settlement.Settlement(
+            ticket.request_id, ticket.receipt, ticket.price, settlement.Usage(3, 0, 4), "recovered"
+        )
+        async with live.gateway.parts.database.operator() as connection:
+            return await settlement.settle(connection, [item])
+
+    live.run(reap())
+    live.engine.pace = 0
+    last = list(stream)[-1]
+    assert (last.type, last.response.error.x_code) == ("response.failed", "request_already_settled")
+    assert outcome(live, made.id) == ("recovered", 4)
+    assert texts(client, conversation) == ["first"]
