@@ -42,7 +42,8 @@ from tenantry.platform.registry import routes as registry_routes
 from tenantry.platform.registry.intake import Intake, Places, reject_stale
 from tenantry.platform.registry.models import BaseModel
 from tenantry.platform.registry.service import Allowance, Drop, Registry
-from tenantry.platform.sessions import conversation_routes, response_routes
+from tenantry.platform.sessions import conversation_routes, response_routes, session_routes
+from tenantry.platform.sessions.prewarm import Prewarmer
 from tenantry.platform.sessions.service import Lifetime, Sessions
 from tenantry.platform.sessions.sweep import Sweeper
 from tenantry.platform.sessions.turns import Turns
@@ -89,6 +90,7 @@ class Gateway:
         self.sessions = Sessions(database, Lifetime(settings.session_retention, settings.session_keep))
         token_bytes = parts.serving.text.token_bytes
         self.turns = Turns(self.sessions, self.registry, self.chat, self.runs, token_bytes)
+        self.prewarmer = Prewarmer(self.sessions, self.registry, self.chat)
         self._sweeper = Sweeper(database)
         self.health = health.Health(database, self.epoch, parts.serving.engine, self.runs)
         self._reaper = Reaper(database, Journal(settings.journal_dir), self.telemetry)
@@ -152,6 +154,7 @@ def create_app(parts: Parts) -> tuple[Edge, Gateway]:
         route_handlers=[
             health.live, health.ready, health.metrics, inference.router, tenants.router, registry_routes.router,
             metering.router, speculation.router, conversation_routes.router, response_routes.router,
+            session_routes.router,
         ],
         lifespan=[lifespan],
         dependencies=_dependencies(gateway),
@@ -184,6 +187,7 @@ def _dependencies(gateway: Gateway) -> Mapping[str, Provide]:
         "chat": gateway.chat,
         "sessions": gateway.sessions,
         "turns": gateway.turns,
+        "prewarmer": gateway.prewarmer,
         "health": gateway.health,
         "telemetry": gateway.telemetry,
         "runs": gateway.runs,

@@ -2,7 +2,7 @@
 
 from cyclopts import App
 
-from tenantry.platform.cli import adapters, demo, doctor, serve, speculation, tenants, training
+from tenantry.platform.cli import adapters, demo, doctor, serve, sessions, speculation, tenants, training
 
 app = App(
     name="tenantry",
@@ -14,6 +14,7 @@ app.command(tenants.tenant)
 app.command(tenants.key)
 app.command(adapters.adapter)
 app.command(adapters.usage)
+app.command(sessions.sessions)
 app.command(speculation.speculation)
 app.command(training.train_drafter)
 app.command(doctor.migrate_command, name="migrate")

@@ -275,23 +275,26 @@ class Runs:
                 run.finish()
 
     async def _settle(self, run: Run, outcome: Outcome | None) -> None:
-        """Queue the settlement, and wait for it only if what was generated is stored with it."""
+        """Queue the settlement, and wait for it where what was generated is stored with it: who hears of a turn's end
+        may begin the next one."""
         ticket, store, usage = run.ticket, run.store, run.usage
         if outcome is None or usage is None:
             self._settler.abandon(ticket.receipt.tenant_id, ticket.request_id)
-        elif outcome != "completed" or store is None:
+            return
+        if store is None:
             self._settler.submit(ticket, usage, outcome)
-        else:
-            settled = self._settler.submit(ticket, usage, outcome, lambda c: store(c, run.pieces, usage))
-            try:
-                async with asyncio.timeout(STORE_WAIT_S):
-                    failure = await asyncio.shield(settled)
-            except TimeoutError:
-                failure = MeteringUnavailable(
-                    "The answer was generated, but could not be stored in time.", code="turn_not_stored"
-                )
-            if failure is not None:
-                run.failure = envelope.of(failure)
+            return
+        commit = (lambda c: store(c, run.pieces, usage)) if outcome == "completed" else None
+        settled = self._settler.submit(ticket, usage, outcome, commit)
+        try:
+            async with asyncio.timeout(STORE_WAIT_S):
+                failure = await asyncio.shield(settled)
+        except TimeoutError:
+            failure = MeteringUnavailable(
+                "The answer was generated, but could not be stored in time.", code="turn_not_stored"
+            )
+        if failure is not None and run.failure is None:
+            run.failure = envelope.of(failure)
 
 
 async def _disconnected(receive: Receive) -> None:

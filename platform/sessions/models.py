@@ -83,19 +83,35 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What the turns of a session came to."""
+
+    turns: int = 0
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    nano: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """A turn that was committed. settings: how it was asked for, as the API repeats it."""
 
     id: UUID
     session_id: UUID
     previous_id: UUID | None
-    in_conversation: bool
+    first_seq: int | None
     status: Status
     settings: dict[str, Any]
     created_at: datetime
     completed_at: datetime
     counts: Counts
     version: Version | None
+
+    @property
+    def in_conversation(self) -> bool:
+        """Whether its items are among the conversation's own. first_seq: the place of its first one there."""
+        return self.first_seq is not None
 
 
 def named(kind: Named, text: str, param: str = "id") -> UUID:

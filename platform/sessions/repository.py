@@ -11,7 +11,8 @@ from uuid import UUID
 import msgspec
 
 from tenantry.platform.core.database import Connection
-from tenantry.platform.sessions.models import Counts, Item, Kind, Policy, Response, Session, Version
+from tenantry.platform.core.errors import InvalidInput
+from tenantry.platform.sessions.models import Counts, Item, Kind, Policy, Response, Session, Totals, Version
 
 Order = Literal["asc", "desc"]
 MAX_CHAIN = 1024
@@ -91,6 +92,18 @@ class Repository:
             self._tenant, after, limit, kind, model, pinned,
         )  # fmt: skip
         return [_session(row) for row in rows]
+
+    async def totals(self, session_ids: Iterable[UUID]) -> dict[UUID, Totals]:
+        """Of those that had turns."""
+        rows = await self._c.fetch(
+            """SELECT p.session_id, count(*) AS turns, sum(e.prompt)::bigint AS prompt,
+            sum(e.cached)::bigint AS cached, sum(e.completion)::bigint AS completion, sum(e.nano)::bigint AS nano
+            FROM response p JOIN usage_event e ON e.tenant_id = p.tenant_id AND e.request_id = p.id
+            WHERE p.tenant_id = $1 AND p.session_id = ANY ($2) AND p.deleted_at IS NULL GROUP BY 1""",
+            self._tenant, list(session_ids),
+        )  # fmt: skip
+        names = Totals.__dataclass_fields__
+        return {row["session_id"]: Totals(*(row[name] for name in names)) for row in rows}
 
     async def add_session(
         self, session_id: UUID, kind: Kind, policy: Policy, metadata: dict[str, str], keep_s: int, pinned: bool,
@@ -235,9 +248,17 @@ class Repository:
         return [_item(row) for row in rows]
 
     async def history(self, response_id: UUID) -> tuple[UUID, list[Item]] | None:
-        """(session, everything said up to the end of a response), or None when any of it is not there."""
+        """(session, everything said up to the end of a response), or None when any of it is not there.
+
+        Raises InvalidInput for a line longer than any prompt could be.
+        """
         rows = await self._c.fetch(_CHAIN, self._tenant, response_id, MAX_CHAIN)
-        if not rows or any(row["deleted_at"] is not None for row in rows) or rows[0]["previous_id"] is not None:
+        if len(rows) > MAX_CHAIN:
+            raise InvalidInput(
+                f"A thread holds at most {MAX_CHAIN} responses in a line: fork it into a conversation.",
+                code="context_length_exceeded", param="previous_response_id",
+            )  # fmt: skip
+        if not rows or any(row["deleted_at"] is not None for row in rows):
             return None
         first = rows[0]
         before: list[Item] = []
@@ -301,6 +322,6 @@ def _item(row: Any) -> Item:
 def _response(row: Any) -> Response:
     counts = Counts(row["prompt"], row["cached"], row["completion"], row["nano"])
     return Response(
-        row["id"], row["session_id"], row["previous_id"], row["first_seq"] is not None, row["status"],
+        row["id"], row["session_id"], row["previous_id"], row["first_seq"], row["status"],
         msgspec.json.decode(row["settings"]), row["created_at"], row["completed_at"], counts, _version(row),
     )  # fmt: skip

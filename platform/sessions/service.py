@@ -3,14 +3,14 @@
 Owns the rules that need no engine; a turn itself is in turns.py. Every method takes the authenticated tenant's id.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from tenantry.platform.core import ids
 from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import Conflict
 from tenantry.platform.core.paging import cut
-from tenantry.platform.sessions.models import Item, Kind, Policy, Response, Session, absent
+from tenantry.platform.sessions.models import Item, Kind, Policy, Response, Session, Totals, absent
 from tenantry.platform.sessions.repository import Order, Repository
 
 MAX_NEW_ITEMS = 20
@@ -63,6 +63,73 @@ class Sessions:
             repository = Repository(connection, tenant_id)
             await session_of(repository, session_id, kind)
             await repository.delete_session(session_id)
+
+    async def overview(
+        self,
+        tenant_id: UUID,
+        after: UUID | None,
+        limit: int,
+        kind: Kind | None,
+        model: str | None,
+        pinned: bool | None,
+    ) -> list[tuple[Session, Totals]]:
+        async with self.database.tenant(tenant_id) as connection:
+            repository = Repository(connection, tenant_id)
+            found = await repository.sessions(after, limit, kind, model, pinned)
+            totals = await repository.totals(session.id for session in found)
+        return [(session, totals.get(session.id, Totals())) for session in found]
+
+    async def summary(self, tenant_id: UUID, session_id: UUID) -> tuple[Session, Totals]:
+        async with self.database.tenant(tenant_id) as connection:
+            return await _summary(Repository(connection, tenant_id), session_id)
+
+    async def turns(self, tenant_id: UUID, session_id: UUID, after: UUID | None, limit: int) -> list[Response]:
+        """Newest first."""
+        async with self.database.tenant(tenant_id) as connection:
+            repository = Repository(connection, tenant_id)
+            await session_of(repository, session_id)
+            return await repository.responses(session_id, after, limit, "desc")
+
+    async def change(
+        self,
+        tenant_id: UUID,
+        session_id: UUID,
+        metadata: dict[str, str] | None,
+        policy: Policy | None,
+        keep_s: int | None,
+        pinned: bool | None,
+    ) -> tuple[Session, Totals]:
+        """None leaves a value as it is."""
+        async with self.database.tenant(tenant_id) as connection:
+            repository = Repository(connection, tenant_id)
+            await session_of(repository, session_id)
+            await repository.change_session(session_id, metadata, policy, keep_s, pinned)
+            return await _summary(repository, session_id)
+
+    async def fork(self, tenant_id: UUID, session_id: UUID, response_id: UUID) -> tuple[Session, Totals]:
+        """A conversation of its own that remembers what was said up to the end of this response."""
+        async with self.database.tenant(tenant_id) as connection:
+            repository = Repository(connection, tenant_id)
+            session = await session_of(repository, session_id)
+            response = await repository.response(response_id)
+            found = await repository.history(response_id)
+            if response is None or found is None or found[0] != session_id:
+                raise absent("response", "response")
+            copies = [replace(item, id=ids.uuid7()) for item in found[1]]
+            made = ids.uuid7()
+            await repository.add_session(
+                made, "conversation", session.policy, session.metadata, session.keep_s, session.pinned,
+                self.lifetime.retention_s,
+            )  # fmt: skip
+            first = await repository.take_seqs(made, len(copies), self.lifetime.retention_s)
+            assert first is not None
+            await repository.add_items(made, first, copies, True)
+            version = response.version
+            await repository.settle_on(
+                made, response.settings["model"], version.adapter_id if version else None,
+                version.id if version else None,
+            )  # fmt: skip
+            return await _summary(repository, made)
 
     async def items(
         self, tenant_id: UUID, session_id: UUID, limit: int, after: UUID | None, order: Order
@@ -150,6 +217,11 @@ def busy() -> Conflict:
         "Another turn of this conversation is under way: wait for it, or fork with previous_response_id.",
         code="session_busy", param="conversation", headers={"retry-after": "1"},
     )  # fmt: skip
+
+
+async def _summary(repository: Repository, session_id: UUID) -> tuple[Session, Totals]:
+    session = await session_of(repository, session_id)
+    return session, (await repository.totals([session_id])).get(session_id, Totals())
 
 
 async def _listed_item(repository: Repository, session_id: UUID, item_id: UUID, param: str = "id") -> Item:

@@ -7,7 +7,7 @@ what is written when it is settled. Generating is the chat service's; money is m
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import msgspec
 
 from tenantry.platform.core import ids
 from tenantry.platform.core.database import Connection, Database
-from tenantry.platform.core.errors import Conflict, NotFound, PlatformError, TimedOut
+from tenantry.platform.core.errors import PlatformError, TimedOut
 from tenantry.platform.gateway.chat import ChatService, Opened, Turn
 from tenantry.platform.gateway.render import Piece, TokenBytes
 from tenantry.platform.gateway.runs import Runs
@@ -26,6 +26,7 @@ from tenantry.platform.sessions.models import Item, Policy, Response, Session, a
 from tenantry.platform.sessions.render import ResponseRenderer, finished
 from tenantry.platform.sessions.repository import Repository
 from tenantry.platform.sessions.service import Sessions, busy, session_of
+from tenantry.platform.sessions.versions import target_of
 from tenantry.platform.tenants.principal import Principal
 from tenantry.runtime.messages import Usage
 
@@ -68,7 +69,7 @@ class Turns:
         request.check()
         said = items.read(request.input, "input")
         place = await self._place(principal.tenant_id, request)
-        target = await self._target(principal.tenant_id, request.model, place.session)
+        target = await target_of(self._registry, principal.tenant_id, request.model, place.session)
         policy: Policy = place.session.policy if place.session else request.x_version_policy or "pin"
         session_id = place.session.id if place.session else request_id
         draft = self._draft(request, request_id, place, _session_view(session_id, place, policy, target), target)
@@ -154,34 +155,6 @@ class Turns:
                     raise absent("response", "previous_response_id")
                 return Place(await session_of(repository, found[0]), previous, tuple(found[1]))
         return Place()
-
-    async def _target(self, tenant_id: UUID, model: str, session: Session | None) -> Target:
-        """The alias as it is now, unless the session stays with the version that it began with."""
-        if session is None or session.model is None or session.policy == "follow":
-            return await self._registry.resolve(tenant_id, model)
-        if model != session.model:
-            target = await self._registry.resolve(tenant_id, model)
-            if target.version_id != (session.version.id if session.version else None):
-                raise Conflict(
-                    f"This session stays with {session.version.model if session.version else session.model}: send "
-                    f"model {session.model!r}, or let the session follow.",
-                    code="session_pinned", param="model",
-                )  # fmt: skip
-            return target
-        if session.version is None:
-            return await self._registry.resolve(tenant_id, model)
-        try:
-            target = await self._registry.resolve(tenant_id, session.version.model)
-            still = target.version_id == session.version.id
-        except NotFound:
-            still = False
-        if not still:
-            raise Conflict(
-                f"{session.version.model}, with which this session began, answers no more: let the session follow, "
-                "or begin another one.",
-                code="session_version_gone", param="model",
-            )  # fmt: skip
-        return replace(target, model=model)
 
     def _draft(
         self,

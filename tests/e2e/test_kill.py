@@ -1,4 +1,5 @@
-"""kill -9 of the gateway and of the engine under load: every token that was generated is billed, exactly once."""
+"""kill -9 of the gateway and of the engine under load: every token that was generated is billed, exactly once, and a
+turn of a conversation is there whole, with its bill, or not at all."""
 
 import asyncio
 import contextlib
@@ -89,6 +90,37 @@ class RecordingClient:
                     return
 
 
+@dataclass
+class Talker:
+    """Holds conversations, one turn after the other, numbered. After any failure it begins another conversation.
+
+    heard: by conversation, (number, response's id) of the turns that were answered."""
+
+    url: str
+    key: str
+    model: str
+    heard: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        headers = {"authorization": f"Bearer {self.key}"}
+        async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30) as http:
+            while not stop.is_set():
+                with contextlib.suppress(httpx.HTTPError, OSError):
+                    await self._talk(http, stop)
+                await asyncio.sleep(0.05)
+
+    async def _talk(self, http: httpx.AsyncClient, stop: asyncio.Event) -> None:
+        name = (await http.post("/v1/conversations", json={})).raise_for_status().json()["id"]
+        heard = self.heard[name] = []
+        while not stop.is_set():
+            heard.append((len(heard), await self.turn(http, name, len(heard))))
+
+    async def turn(self, http: httpx.AsyncClient, name: str, number: int) -> str:
+        body = {"model": self.model, "conversation": name, "input": str(number), "max_output_tokens": 20}
+        answer = await http.post("/v1/responses", json=body)
+        return str(answer.raise_for_status().json()["id"])
+
+
 def make_tenant(url: str, data_dir: Path, name: str, quota: dict[str, object] | None = None) -> str:
     """A tenant's key, made by the operator."""
     operator = (data_dir / "secrets" / OPERATOR_KEY_FILE).read_text()
@@ -140,10 +172,11 @@ async def attack(stack: Stack, kills: int, rng: random.Random) -> None:
     url, data = stack.base_url, stack.settings.data_dir
     keys = [make_tenant(url, data, name) for name in ("acme", "globex")]
     clients = [RecordingClient(url, keys[i % 2], "model", random.Random(rng.random())) for i in range(CLIENTS)]
+    talkers = [Talker(url, key, "model") for key in keys]
     stop, journal, kept = asyncio.Event(), JournalTail(stack.settings.journal_dir), dict[str, JournalEntry]()
     oracle_stop = asyncio.Event()
     oracle = asyncio.create_task(follow(journal, kept, oracle_stop))
-    load = [asyncio.create_task(c.run(stop)) for c in clients]
+    load = [asyncio.create_task(c.run(stop)) for c in (*clients, *talkers)]
     killed = {"engine": 0, "gateway": 0}
     for _ in range(kills):
         await asyncio.sleep(rng.uniform(0.1, 0.6))
@@ -163,6 +196,8 @@ async def attack(stack: Stack, kills: int, rng: random.Random) -> None:
         oracle_stop.set()
         await oracle
         await compare(database, kept, [s for c in clients for s in c.seen])
+        for talker in talkers:
+            await compare_turns(database, talker)
     finally:
         await database.close()
     assert min(killed.values()) > 0, "a campaign that never hit one of its victims proves nothing"
@@ -201,6 +236,28 @@ async def compare(database: Database, journal: dict[str, JournalEntry], seen: li
     finished = sum(s.usage is not None for s in served)
     assert finished > 20, "too little was served for the campaign to mean anything"
     assert finished < len(served), "no stream was ever cut"
+
+
+async def compare_turns(database: Database, talker: Talker) -> None:
+    """Every conversation holds whole turns, in order, each with one bill; what was heard is there; none is stuck."""
+    statement = """SELECT i.role, i.content ->> 0 AS said, i.response_id, e.outcome, e.completion FROM session_item i
+    JOIN usage_event e ON e.request_id = i.response_id WHERE i.session_id = $1 ORDER BY i.seq"""
+    headers = {"authorization": f"Bearer {talker.key}"}
+    assert sum(map(len, talker.heard.values())) > 5, "too few turns for the campaign to mean anything"
+    async with httpx.AsyncClient(base_url=talker.url, headers=headers, timeout=30) as http:
+        for name, heard in talker.heard.items():
+            async with database.operator() as connection:
+                rows = await connection.fetch(statement, UUID(name.removeprefix("conv_")))
+            pairs = list(zip(rows[::2], rows[1::2], strict=True))
+            assert [json.loads(user["said"])["text"] for user, _ in pairs] == [str(i) for i in range(len(pairs))]
+            for user, assistant in pairs:
+                assert (user["role"], assistant["role"]) == ("user", "assistant")
+                assert user["response_id"] == assistant["response_id"]
+                assert (assistant["outcome"], assistant["completion"] > 0) == ("completed", True)
+            stored = [f"resp_{user['response_id'].hex}" for user, _ in pairs]
+            assert stored[: len(heard)] == [response for _, response in heard]
+            assert len(stored) <= len(heard) + 1, "at most the last commit was not heard of"
+            assert await talker.turn(http, name, len(stored)), "a dead turn keeps its conversation"
 
 
 @pytest.mark.timeout(400)

@@ -156,6 +156,24 @@ def test_a_prefix_is_found_by_its_own_tenant_and_adapter_and_by_nobody_else(serv
     assert cached(one, "tenantry-demo") > 32
 
 
+def test_a_conversation_is_not_resent_and_its_prefix_is_found(server: Server):
+    tenant = server.demo["tenants"][0]
+    client = openai.OpenAI(base_url=f"{server.demo['base_url']}/v1", api_key=tenant["api_key"])
+    held = client.conversations.create(items=[{"role": "system", "content": "The lamp is blue. " * 12}])
+    ask = {"model": tenant["adapters"][0], "conversation": held.id, "max_output_tokens": 12, "temperature": 0}
+    first = client.responses.create(**ask, input="Hello, where is my order?")
+    events = list(client.responses.create(**ask, input="And the lamp?", stream=True))
+    second = events[-1].response
+    assert second.usage.input_tokens_details.cached_tokens > first.usage.input_tokens // 2
+    assert client.responses.retrieve(second.id).output_text == second.output_text
+    assert len(client.conversations.items.list(held.id).data) == 5
+    shown = json.loads(
+        server.cli("sessions", "show", first.x_session["id"], "--api-key", tenant["api_key"], "--json")
+    )
+    assert [turn["id"] for turn in shown["data"]] == [second.id, first.id]
+    assert shown["data"][0]["cached_tokens"] == second.usage.input_tokens_details.cached_tokens
+
+
 def test_an_adapter_is_used_seconds_after_its_upload(server: Server):
     key = server.demo["tenants"][0]["api_key"]
     folder = DEMO / "adapters" / "globex-dates"
@@ -195,6 +213,8 @@ def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind():
         tenant = described["tenants"][0]
         client = openai.OpenAI(base_url=f"{described['base_url']}/v1", api_key=tenant["api_key"])
         client.completions.create(model=tenant["adapters"][0], prompt="The lamp", max_tokens=4)
+        ask = {"model": tenant["adapters"][0], "max_output_tokens": 4}
+        turn = client.responses.create(**ask, input="The lamp")
         assert interrupt(first) == []
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{described['base_url']}/live")
@@ -204,6 +224,8 @@ def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind():
         assert again["tenants"] == described["tenants"]
         client = openai.OpenAI(base_url=f"{again['base_url']}/v1", api_key=tenant["api_key"])
         client.completions.create(model=tenant["adapters"][0], prompt="The lamp", max_tokens=4)
+        assert client.responses.retrieve(turn.id) == turn
+        assert client.responses.create(**ask, input="And?", previous_response_id=turn.id).usage.input_tokens > 8
         rows = json.loads(second.cli("usage", "--api-key", tenant["api_key"], "--json"))["data"]
         assert sum(r["requests"] for r in rows) >= 1
         assert interrupt(second) == []
