@@ -29,7 +29,7 @@ class Adapter:
 
     def version(self, number):
         """Ready, and what `default` points at."""
-        version_id, digest = ids.uuid7(), bytes([number]) * 31 + self.id.bytes[-1:]
+        version_id, digest = ids.uuid7(), bytes([number]) * 16 + self.id.bytes
         self.digests[number] = digest
         self.sql("INSERT INTO artifact (tenant_id, digest, bytes) VALUES ($1, $2, 1)", digest)
         self.sql(
