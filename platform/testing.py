@@ -232,7 +232,8 @@ async def running_gateway(
         engine = ScriptedEngine(text)
         base = await ensure_base(database, "base", SPEC)
         limits = ModelLimits(text.vocab_size, CONTEXT, settings.default_max_tokens, text.control)
-        serving = Serving(worker or engine, text, limits, settings.control_tokens == "allow")
+        allowed, deadline = settings.control_tokens == "allow", settings.start_deadline
+        serving = Serving(worker or engine, text, limits, allowed, deadline, settings.weights_by_tenant)
         parts = Parts(settings, database, peppers, base, SPEC, serving, engine.drop, allowance)
         app, gateway = create_app(parts)
         server = DrainingServer(config(app, "127.0.0.1", 0), gateway.drain)

@@ -56,12 +56,31 @@ class ArenaConfig:
 @dataclass(frozen=True, slots=True)
 class ScheduleConfig:
     """token_budget: most tokens computed in one step. max_running: most sequences in one step.
-    max_waiting: requests beyond it are refused. max_context: most tokens of prompt and completion together."""
+    max_waiting: requests beyond it are refused. max_context: most tokens of prompt and completion together.
+    max_waiting_tenant: of max_waiting, what one tenant may have waiting.
+    itl_target_ms: how long a step in which anything decodes should take at most; prompts get what is left of it, a
+    page at least. 0 gives them the whole token budget.
+    policy: "mixed": prompts are computed beside decoding rows. "prefill-first": decoding waits while a prompt can go
+    on. Which of the two answers sooner or faster depends on the traffic; the first is what itl_target_ms is about.
+    batch_delay_ms: with nothing decoding, how long the first request waits for others to be computed with it, 0-10.
+    """
 
     token_budget: int = 512
     max_running: int = 64
     max_waiting: int = 1024
     max_context: int = 4096
+    max_waiting_tenant: int = 512
+    itl_target_ms: float = 0.0
+    policy: Literal["mixed", "prefill-first"] = "mixed"
+    batch_delay_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_waiting_tenant < 1:
+            raise InvalidRequest("max_waiting_tenant", "must be at least 1")
+        if not 0 <= self.itl_target_ms <= 60_000:
+            raise InvalidRequest("itl_target_ms", "must be between 0 and 60000")
+        if not 0 <= self.batch_delay_ms <= 10:
+            raise InvalidRequest("batch_delay_ms", "must be between 0 and 10")
 
 
 @dataclass(frozen=True, slots=True)

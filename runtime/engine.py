@@ -26,7 +26,6 @@ from tenantry.runtime.messages import (
 )
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.scheduler import NO_GUESSES, Scheduler
-from tenantry.runtime.scheduler.steptime import StepTimeModel
 from tenantry.runtime.speculative.speculator import Guess, Judged, Speculator
 from tenantry.runtime.stops import StopWatch
 
@@ -70,7 +69,7 @@ class Engine:
         self._stops = stops
         self._footprint = footprint
         self._speculator = speculator
-        self._step_time = StepTimeModel()
+        self._step_time = scheduler.times
         self._opened: list[Record] = []
         self._last: tuple[Sequence[Row], StepResult, float] | None = None  # after which the next follows at once
         self.computing = False  # the last step had rows, so the next one most likely has
@@ -164,18 +163,13 @@ class Engine:
         """How long the last step took until this one, all that is done for guesses included; the runner says what of
         that was guessing."""
         last, self._last = self._last, None
-        if self._speculator is None or last is None or not last[1].seconds:
+        if last is None or not last[1].seconds:
             return
         rows, result, began = last
         seconds = max(now - began - result.guessing_seconds, result.seconds)
-        self._speculator.took(seconds, result.guessing_seconds)
-        decoding = [row for row in rows if len(row.tokens) == 1]
-        nodes = sum(len(row.draft.tokens) for row in decoding if row.draft is not None)
-        prompt = sum(len(row.tokens) for row in rows) - len(decoding)
-        attended = sum(row.start + len(row.tokens) for row in rows)
-        self._step_time.observe(len(decoding), nodes, prompt, attended, seconds)
-        ahead = [row.ahead for row in rows]
-        self._step_time.observe_guessing(max(ahead), sum(ahead), result.guessing_seconds)
+        self._step_time.took(rows, seconds, result.guessing_seconds)
+        if self._speculator is not None:
+            self._speculator.took(seconds, result.guessing_seconds)
 
     # The journal
 

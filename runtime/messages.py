@@ -42,9 +42,11 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Run one request. `namespace` is Namespace.key; `adapter` a 32-byte AdapterDigest, or None for the base.
 
-    share_key: opaque; requests with equal keys share one fair share. deadline: seconds from receipt after which
-    a request that has not started is refused; 0 for none. speculate: False computes every token by itself, which
-    changes speed and cost and never the text.
+    share_key: opaque; requests with equal keys share one fair share, and with "tenant/key" the shares of a tenant's
+    keys are parts of the tenant's. weight: how large the tenant's share is beside others'. priority: higher goes
+    first among the requests of its own tenant, and never before another tenant's. deadline: seconds from receipt
+    after which a request that has not started is refused, at once if that can be foreseen; 0 for none. speculate:
+    False computes every token by itself, which changes speed and cost and never the text.
     """
 
     request_id: str
@@ -56,6 +58,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     receipt: bytes = b""
     deadline: float = 0.0
     speculate: bool = True
+    priority: int = 0
+    weight: float = 1.0
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -148,12 +152,14 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
-    """The one terminal event of a request that never ran. code is a RuntimeRefusal's."""
+    """The one terminal event of a request that never ran. code is a RuntimeRefusal's. retry_ms: when the same request
+    would most likely be taken; 0 if that is not known, or if it never would."""
 
     request_id: str
     code: str
     message: str
     param: str | None = None
+    retry_ms: int = 0
 
 
 class AdapterState(msgspec.Struct, frozen=True):
@@ -179,10 +185,29 @@ class ProposerCounts(msgspec.Struct, frozen=True, array_like=True):
     stood: tuple[int, ...]
 
 
+class StepTimes(msgspec.Struct, frozen=True):
+    """What a step takes, as it is fitted while serving. measured: steps that it was fitted to. error: of what was
+    expected of a step before it was measured, relative to what it took, lately and on average. Then the seconds of a
+    step by itself, and for each row that draws, its first guess and each guess judged, prompt token, 1,000 positions
+    in the rows' pages, and 1,000 positions looked at by prompt tokens, one after the other."""
+
+    measured: int = 0
+    error: float = 0.0
+    step: float = 0.0
+    row: float = 0.0
+    first_guess: float = 0.0
+    guess: float = 0.0
+    prompt_token: float = 0.0
+    kilo_attended: float = 0.0
+    kilo_prompt_attended: float = 0.0
+
+
 class Stats(msgspec.Struct, frozen=True):
     """A snapshot for health, metrics and the console. Counters are totals since the engine started.
 
     live: held by requests. cached, idle: kept in case it is wanted again. pages_total: pages that no adapter holds.
+    refused_early: requests whose deadline could not have been met. yielded: sequences put back for a tenant that had
+    less of the places than its share.
     """
 
     steps: int = 0
@@ -207,6 +232,10 @@ class Stats(msgspec.Struct, frozen=True):
     free_bytes: int = 0
     adapters: tuple[AdapterState, ...] = ()
     proposers: tuple[ProposerCounts, ...] = ()
+    tenants_waiting: int = 0
+    refused_early: int = 0
+    yielded: int = 0
+    step_times: StepTimes = StepTimes()
 
 
 class Pong(msgspec.Struct, frozen=True, tag=True):

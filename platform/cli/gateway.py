@@ -53,7 +53,9 @@ async def serve(chosen: Settings) -> None:
             engine.drop(digest)
 
         limits = ModelLimits(text.vocab_size, chosen.max_context, chosen.default_max_tokens, text.control)
-        serving = Serving(engine, text, limits, chosen.control_tokens == "allow")
+        serving = Serving(
+            engine, text, limits, chosen.control_tokens == "allow", chosen.start_deadline, chosen.weights_by_tenant
+        )
         app, gateway = create_app(Parts(chosen, database, peppers, base, spec, serving, drop))
         server = DrainingServer(config(app, chosen.host, chosen.port), gateway.drain)
         orphaned = asyncio.create_task(_drain_without_parent(server))

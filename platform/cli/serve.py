@@ -65,6 +65,23 @@ def serve(
     adapter_gib: Annotated[float, Parameter(help="GiB that adapters have (split) or are sure of.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
     token_budget: Annotated[int, Parameter(help="Most tokens computed in one step.")] = 256,
+    itl_target_ms: Annotated[
+        float | None,
+        Parameter(
+            help="How long a step may take while anything decodes; 0 sets no target. Else TENANTRY_ITL_TARGET_MS."
+        ),
+    ] = None,
+    policy: Annotated[
+        Literal["mixed", "prefill-first"] | None,
+        Parameter(help="Prompts beside decoding rows, or before them; else TENANTRY_POLICY."),
+    ] = None,
+    batch_delay_ms: Annotated[
+        float | None,
+        Parameter(help="With nothing decoding, wait so long for more requests, 0-10; else TENANTRY_BATCH_DELAY_MS."),
+    ] = None,
+    tenant_weights: Annotated[
+        str | None, Parameter(help="Shares of the engine by tenant, acme=4,beta=2; else TENANTRY_TENANT_WEIGHTS.")
+    ] = None,
     speculate: Annotated[
         str, Parameter(help="Guess tokens ahead: off, ngram, auto, self, or draft, medusa, eagle, clover:DIRECTORY.")
     ] = "off",
@@ -97,13 +114,24 @@ def serve(
             memory_bytes=memory_bytes,
             weights=weights,
             adapter_dtype=adapter_dtype,
+            itl_target_ms=itl_target_ms,
+            policy=policy,
+            batch_delay_ms=batch_delay_ms,
+            tenant_weights=tenant_weights,
         )
         parse_speculation(speculate, speculate_depth)
         if chosen.port:
             require_port(chosen.host, chosen.port)
         context = choose_context(chosen.max_context, directory, kv_pages * CacheConfig().page_size)
         chosen = replace(chosen, max_context=context)
-        schedule = ScheduleConfig(token_budget=token_budget, max_running=max_running, max_context=context)
+        schedule = ScheduleConfig(
+            token_budget=token_budget,
+            max_running=max_running,
+            max_context=context,
+            itl_target_ms=chosen.itl_target_ms,
+            policy=chosen.policy,
+            batch_delay_ms=chosen.batch_delay_ms,
+        )
         engine = EngineConfig(
             model_dir=directory,
             adapter_dir=UNSET,

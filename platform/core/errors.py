@@ -4,7 +4,7 @@ PlatformError
 ├── InvalidInput 400 · Unauthenticated 401 · PermissionDenied 403 · NotFound 404 · Conflict 409
 ├── MethodNotAllowed 405 · BodyTimedOut 408 · PreconditionFailed 412 · PayloadTooLarge 413
 ├── UnsupportedMediaType 415 · AdapterInvalid 422
-├── RateLimited 429 · ConcurrencyLimited 429 · QuotaExceeded 429 (never retried by clients)
+├── RateLimited 429 · ConcurrencyLimited 429 · QueueLimited 429 · QuotaExceeded 429 (never retried by clients)
 └── Unavailable 503: DatabaseUnavailable · MeteringUnavailable · EngineAway · Overloaded      TimedOut 504
 
 A message names the field and the bound; never a path, SQL, a class name or a secret. 500 has no class: it is a bug.
@@ -112,6 +112,12 @@ class RateLimited(PlatformError):
 
 class ConcurrencyLimited(RateLimited):
     default_code = "concurrency_limit_exceeded"
+
+
+class QueueLimited(RateLimited):
+    """The tenant's own requests wait in the engine, more than may or than could start in time."""
+
+    default_code = "too_many_waiting"
 
 
 class QuotaExceeded(PlatformError):

@@ -82,6 +82,14 @@ def _socket(text: str) -> str:
     return text
 
 
+def _weights(text: str) -> str:
+    for part in filter(None, text.split(",")):
+        name, _, weight = part.rpartition("=")
+        if not name or not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", weight, re.ASCII) or not float(weight) >= 0.001:
+            raise ValueError("must look like acme=4,beta=0.5: names of tenants and numbers from 0.001 to 999")
+    return text
+
+
 def _setting(default: Any, parse: Callable[[str], Any]) -> Any:
     return field(default=default, metadata={"parse": parse})
 
@@ -94,6 +102,8 @@ class Settings:
     environment: the only kind of API key this gateway accepts. price_*_nano: per token, for a base model that has no
     price yet. control_tokens: whether prompts sent as token ids may hold special tokens.
     max_context: tokens of prompt and completion together; None takes what the model was trained for.
+    itl_target_ms, policy, batch_delay_ms: see runtime.config.ScheduleConfig. start_deadline: a request that could not
+    start within it is refused. tenant_weights: "name=weight,...": shares of the engine, 1 for who is not named.
     memory, memory_bytes: whether KV and adapters share one memory, and how large it is; 0 leaves it to the engine.
     weights, adapter_dtype: how the engine holds the base model's matrices, and adapters.
     session_retention: how long after its last turn a conversation or response is remembered. session_keep: how long
@@ -119,6 +129,11 @@ class Settings:
     memory: Literal["unified", "split"] = _setting("unified", _choice("unified", "split"))
     memory_bytes: int = _setting(0, _integer(0, 1 << 50))
     adapter_dtype: Literal["native", "int8"] = _setting("native", _choice("native", "int8"))
+    itl_target_ms: float = _setting(0.0, _number(0, 60_000))
+    policy: Literal["mixed", "prefill-first"] = _setting("mixed", _choice("mixed", "prefill-first"))
+    batch_delay_ms: float = _setting(0.0, _number(0, 10))
+    start_deadline: float = _setting(120.0, _number(0.1, 86_400))
+    tenant_weights: str = _setting("", _weights)
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"))
     log_format: Literal["json", "console"] = _setting("json", _choice("json", "console"))
     pool_size: int = _setting(16, _integer(2, 500))
@@ -140,6 +155,11 @@ class Settings:
     @property
     def secrets_dir(self) -> Path:
         return self.data_dir / "secrets"
+
+    @property
+    def weights_by_tenant(self) -> dict[str, float]:
+        parts = (part.rpartition("=") for part in self.tenant_weights.split(",") if part)
+        return {name: float(weight) for name, _, weight in parts}
 
     @property
     def blob_dir(self) -> Path:

@@ -19,6 +19,7 @@ MAX_STOPS = 4
 MAX_STOP_BYTES = 256
 MAX_STOP_IDS = 64
 MAX_FAN_OUT = 1 << 19
+MAX_PRIORITY = 100
 GREEDY_BELOW = 1e-6
 _INT64 = 1 << 63
 
@@ -47,6 +48,7 @@ def check_numbers(request: ChatRequest | CompletionRequest, limits: ModelLimits)
     _between("frequency_penalty", request.frequency_penalty, -2.0, 2.0)
     _between("repetition_penalty", request.repetition_penalty, 0.01, 10.0)
     _between("seed", request.seed, -_INT64, _INT64 - 1)
+    _between("priority", request.priority, -MAX_PRIORITY, MAX_PRIORITY)
     if request.top_p == 0:
         _out_of_range("top_p", "must be greater than 0")
     _check_stop(request, limits)

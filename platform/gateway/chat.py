@@ -6,9 +6,9 @@ It must not know HTTP: routes give it a Principal and a struct, and read the Run
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 from uuid import UUID
@@ -28,7 +28,6 @@ from tenantry.runtime.namespace import Namespace
 
 TOKENISE_DEADLINE_S = 5.0
 TOKENISE_AT_ONCE = 2
-START_DEADLINE_S = 120.0
 
 
 class Text(Protocol):
@@ -56,12 +55,15 @@ class Engine(Protocol):
 @dataclass(frozen=True, slots=True)
 class Serving:
     """Everything about the one base model that answers here. control_allowed: whether raw prompts may hold
-    special tokens (an installation's choice)."""
+    special tokens (an installation's choice). start_deadline_s: after which a request that has not started is
+    refused. weights: of tenants by name, how large their shares of the engine are; 1 for those not named."""
 
     engine: Engine
     text: Text
     limits: bounds.ModelLimits
     control_allowed: bool = False
+    start_deadline_s: float = 120.0
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,10 @@ class ChatService:
                 adapter=target.digest,
                 share_key=share_key(principal),
                 receipt=ticket.receipt_bytes,
-                deadline=START_DEADLINE_S,
+                deadline=self._serving.start_deadline_s,
                 speculate=order.guesses,
+                priority=request.priority or 0,
+                weight=self._serving.weights.get(principal.tenant_name, 1.0),
             )
             run = Run(
                 ticket=ticket,
@@ -212,8 +216,9 @@ class ChatService:
 
 
 def share_key(principal: Principal) -> str:
-    """One fair share per tenant, under a name that says nothing about it."""
-    return blake2b(principal.isolation, digest_size=8, person=b"tenantry-share").hexdigest()
+    """One fair share per tenant, and inside of it one per key, under names that say nothing about them."""
+    tenant, key = principal.isolation, principal.key_id.bytes
+    return "/".join(blake2b(name, digest_size=8, person=b"tenantry-share").hexdigest() for name in (tenant, key))
 
 
 def _order(principal: Principal, target: Target, prompt_tokens: int, sampling: Sampling, guesses: bool) -> Order:

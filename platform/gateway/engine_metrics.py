@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tenantry.platform.gateway.chat import Engine
-from tenantry.runtime.messages import ProposerCounts
+from tenantry.runtime.messages import ProposerCounts, StepTimes
 
 _GAUGES = {
     "running": "Sequences in the running batch.",
@@ -25,6 +25,7 @@ _GAUGES = {
     "adapter_idle_bytes": "Bytes of adapters kept in case they are wanted again.",
     "free_bytes": "Bytes that nothing uses.",
     "step_seconds": "Length of the last step.",
+    "tenants_waiting": "Tenants that have requests waiting.",
 }
 _COUNTERS = {
     "steps": "Forward passes.",
@@ -34,6 +35,8 @@ _COUNTERS = {
     "accepted_tokens": "Guessed tokens that stood.",
     "completion_tokens": "Tokens generated.",
     "preemptions": "Sequences put back for want of pages.",
+    "yielded": "Sequences put back for a tenant with less than its share.",
+    "refused_early": "Requests whose deadline the queue could not have met.",
 }
 
 
@@ -54,6 +57,17 @@ class EngineMetrics(Collector):
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
         yield from _guesses(stats.proposers)
+        yield from _step_times(stats.step_times)
+
+
+def _step_times(times: StepTimes) -> Iterator[Metric]:
+    """The fitted step-time model, and how far off it lately was."""
+    cost = GaugeMetricFamily("tenantry_engine_step_cost_seconds", "What a step takes, fitted.", labels=["of"])
+    for of in ("step", "row", "first_guess", "guess", "prompt_token", "kilo_attended", "kilo_prompt_attended"):
+        cost.add_metric([of], getattr(times, of))
+    yield cost
+    yield GaugeMetricFamily("tenantry_engine_step_cost_error", "Of what was expected, relative, lately.", times.error)
+    yield CounterMetricFamily("tenantry_engine_step_cost_measured", "Steps it was fitted to.", times.measured)
 
 
 def _guesses(proposers: Sequence[ProposerCounts]) -> Iterator[Metric]:

@@ -21,6 +21,7 @@ _RUNTIME: dict[str, type[PlatformError]] = {
     "context_length_exceeded": errors.InvalidInput,
     "invalid_request": errors.InvalidInput,
     "overloaded": errors.Overloaded,
+    "too_many_waiting": errors.QueueLimited,
     "adapter_unavailable": errors.Unavailable,
     "engine_unavailable": errors.EngineAway,
 }
@@ -39,6 +40,7 @@ _MESSAGES = {
     413: "The body is too large.",
     415: "This media type is not supported.",
 }
+DEFAULT_RETRY_MS = 1000
 
 
 class InternalError(PlatformError):
@@ -53,7 +55,7 @@ def of(error: Exception) -> PlatformError:
         case PlatformError():
             return error
         case RuntimeRefusal():
-            return refusal(error.code, error.message, error.param)
+            return refusal(error.code, error.message, error.param, error.retry_ms)
         case ValidationException():
             return _validation(error)
         case HTTPException() if error.status_code in _HTTP:
@@ -66,11 +68,13 @@ def of(error: Exception) -> PlatformError:
             return InternalError("Something went wrong on our side. The request id finds it in our log.")
 
 
-def refusal(code: str, message: str, param: str | None) -> PlatformError:
-    """The engine's refusal as an answer."""
+def refusal(code: str, message: str, param: str | None, retry_ms: int = 0) -> PlatformError:
+    """The engine's refusal as an answer. retry_ms: when it may be asked again, if it knows."""
     kind = _RUNTIME.get(code, errors.EngineAway)
     if issubclass(kind, errors.Unavailable):
-        return kind(message, code=code)
+        return kind(message, code=code, retry_ms=retry_ms or DEFAULT_RETRY_MS)
+    if issubclass(kind, errors.RateLimited):
+        return kind(message, retry_ms=retry_ms or DEFAULT_RETRY_MS)
     return kind(message, code=code, param=param)
 
 

@@ -30,7 +30,7 @@ _REFUSED: dict[str, tuple[str, str]] = {
             "prompt_logprobs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
             "guided_decoding_backend", "guided_whitespace_pattern", "structured_outputs", "json_schema", "regex",
             "ebnf", "use_beam_search", "length_penalty", "early_stopping", "echo", "suffix", "best_of",
-            "allowed_token_ids", "bad_words", "priority", "kv_transfer_params", "session_params",
+            "allowed_token_ids", "bad_words", "kv_transfer_params", "session_params",
         )
     },
 }  # fmt: skip
@@ -90,6 +90,7 @@ class GenerationFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     stop_token_ids: list[int] | None = None
     return_token_ids: bool | None = None
     speculate: bool | None = None
+    priority: int | None = None
 
     user: str | None = None
     metadata: dict[str, str] | None = None

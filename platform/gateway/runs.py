@@ -161,7 +161,7 @@ class Run:
                 if event.reason == "error":
                     self.failure = EngineAway("The engine could not finish this request.", code="generation_failed")
             case Refused():
-                self.failure = envelope.refusal(event.code, event.message, event.param)
+                self.failure = envelope.refusal(event.code, event.message, event.param, event.retry_ms)
                 self._reason = "refused"
             case _:
                 pass

@@ -15,6 +15,9 @@ MAX_CHOICES = 8
 MAX_LOGPROBS = 20
 MAX_BIASES = 1024
 MAX_STOPS = 64
+MAX_PRIORITY = 100
+MAX_WEIGHT = 1000.0
+MAX_SHARE_KEY = 256
 _INT64 = 1 << 63
 
 
@@ -30,6 +33,10 @@ def validate(submit: Submit, adapter_bytes: int, config: ScheduleConfig, room: i
     if submit.adapter is not None and adapter_bytes < 1:
         raise InvalidRequest("adapter", "an adapter occupies at least one byte")
     _range("deadline", submit.deadline, 0.0, float("inf"))
+    _range("priority", submit.priority, -MAX_PRIORITY, MAX_PRIORITY)
+    _range("weight", submit.weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
+    if len(submit.share_key) > MAX_SHARE_KEY:
+        raise InvalidRequest("share_key", f"at most {MAX_SHARE_KEY} characters")
     if not submit.prompt:
         raise InvalidRequest("prompt", "must hold at least one token")
     _tokens("prompt", submit.prompt, vocab_size)

@@ -26,6 +26,7 @@ class Claims:
         self._loading: set[bytes] = set()
         self._users: dict[bytes, int] = {}  # accepted requests, waiting ones included
         self._retired: set[bytes] = set()  # dropped while in use
+        self._askers: dict[bytes, Request] = {}  # who asked first for what is not there
 
     @property
     def pending(self) -> bool:
@@ -56,7 +57,11 @@ class Claims:
             raise AdapterUnavailable("adapter", str(error)) from error
         if outcome in _ANSWERS:
             raise AdapterUnavailable("adapter", _ANSWERS[outcome])
-        return outcome is Outcome.HELD
+        if outcome is Outcome.HELD:
+            self._askers.pop(digest, None)
+            return True
+        self._askers.setdefault(digest, request)
+        return False
 
     def prefetch(self, request: Request) -> None:
         """Bring its adapter in before its turn, where that harms nobody. Then it is claimed, and stays."""
@@ -64,6 +69,8 @@ class Claims:
         if digest is not None and not request.claims:
             with suppress(ResidencyError):  # told when its turn comes
                 request.claims = self._residency.prefetch(digest, request.footprint, request.id)
+                if request.claims:
+                    self._askers.setdefault(digest, request)
 
     def leave(self, request: Request) -> bytes | None:
         """The request has ended. Returns a retired digest whose last user it was."""
@@ -71,6 +78,8 @@ class Claims:
         if digest is None:
             return None
         self._residency.release(digest, request.id)
+        if self._askers.get(digest) is request:
+            del self._askers[digest]
         self._users[digest] -= 1
         if self._users[digest]:
             return None
@@ -92,6 +101,10 @@ class Claims:
         self._residency.drop(digest)
         if digest in self._users:
             self._retired.add(digest)
+
+    def asker(self, digest: bytes) -> Request | None:
+        """For whom it is loaded: who asked first. None for what was warmed, or once it was told."""
+        return self._askers.pop(digest, None)
 
     def actions(self) -> tuple[tuple[Load, ...], tuple[bytes, ...]]:
         """(loads, evictions) for the plan being made."""

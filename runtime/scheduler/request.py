@@ -8,6 +8,7 @@ from enum import Enum
 from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.leases import Lease
 from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN, Submit, Usage
+from tenantry.runtime.scheduler.fairness import Flow
 
 
 class Phase(Enum):
@@ -24,17 +25,18 @@ class Phase(Enum):
 class Sequence:
     """One choice. tokens: prompt and all that was drawn. computed: how many of them have their KV in `lease`.
 
-    id: engine-local. rank: place in the order of service, lower first; the highest is preempted first. rejected:
-    guesses that were computed for it and did not become its tokens.
+    id: engine-local. rank: place in the order of service among its tenant's, lower first; the highest is preempted
+    first. rejected: guesses that were computed for it and did not become its tokens.
     """
 
-    __slots__ = ("choice", "computed", "id", "lease", "phase", "rank", "rejected", "request", "tokens")
+    __slots__ = ("choice", "computed", "id", "lease", "phase", "rank", "rejected", "request", "tenant", "tokens")
 
     def __init__(self, sequence: int, request: "Request", choice: int) -> None:
         self.id = sequence
         self.request = request
         self.choice = choice
-        self.rank = (request.order, choice)
+        self.rank = (*request.rank, choice)
+        self.tenant = request.tenant
         self.tokens = list(request.submit.prompt)
         self.computed = 0
         self.rejected = 0
@@ -53,7 +55,9 @@ class Sequence:
 
 
 class Request:
-    """order: arrival number. expires: absolute time after which it may not start, or None.
+    """order: arrival number; rank: that, behind those of a higher priority. arrived, expires: absolute times; after
+    the latter it may not start, or None. tenant, key: whose share it takes (set by Ledger.opened). charged: of its
+    prompt, the tokens that were paid for: what is computed again costs nobody.
 
     A token in `stops` ends a choice; `forbidden` is what may not be drawn before min_tokens (both from the sampling
     and the model's end tokens). claims: whether it has asked for its adapter, whose footprint it knows. The counters
@@ -61,8 +65,8 @@ class Request:
     """
 
     __slots__ = (
-        "accepted", "cached", "claims", "completion", "drafted", "expires", "footprint", "forbidden", "order",
-        "prompt", "prompt_length", "sequences", "stops", "submit",
+        "accepted", "arrived", "cached", "charged", "claims", "completion", "drafted", "expires", "footprint",
+        "forbidden", "key", "order", "prompt", "prompt_length", "rank", "sequences", "stops", "submit", "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -72,12 +76,17 @@ class Request:
         self.submit = submit
         self.footprint = footprint
         self.order = order
+        self.rank = (-submit.priority, order)
+        self.arrived = now
+        self.tenant: Flow
+        self.key: Flow
         self.expires = now + submit.deadline if submit.deadline else None
         self.prompt_length = len(submit.prompt)
         self.stops = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else end_tokens)
         self.forbidden = tuple(sorted(self.stops))
         self.sequences: list[Sequence] = []
         self.claims = False
+        self.charged = 0
         self.prompt = 0
         self.cached = 0
         self.completion = 0
@@ -87,6 +96,11 @@ class Request:
     @property
     def id(self) -> str:
         return self.submit.request_id
+
+    @property
+    def most_drawn(self) -> int:
+        """Tokens of all choices, if each goes on to its bound."""
+        return self.submit.sampling.n * self.submit.sampling.max_tokens
 
     @property
     def ended(self) -> bool:

@@ -15,7 +15,7 @@ from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.arena import BlockClass
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import ScheduleConfig
-from tenantry.runtime.errors import AdapterUnavailable, InvalidRequest, QueueFull, RuntimeRefusal
+from tenantry.runtime.errors import AdapterUnavailable, InvalidRequest, QueueFull, RuntimeRefusal, ShareFull
 from tenantry.runtime.messages import (
     ChoiceFinished,
     Event,
@@ -28,22 +28,27 @@ from tenantry.runtime.messages import (
     Usage,
 )
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
-from tenantry.runtime.scheduler.batch import Batch
 from tenantry.runtime.scheduler.bounds import validate
 from tenantry.runtime.scheduler.claims import Claims
+from tenantry.runtime.scheduler.composer import Composer
+from tenantry.runtime.scheduler.fairness import Flow, Ledger, Prices
 from tenantry.runtime.scheduler.finish import Ending, Watch, ending, nobody_watches
-from tenantry.runtime.scheduler.request import Phase, Request, Sequence
+from tenantry.runtime.scheduler.forecast import Forecast
+from tenantry.runtime.scheduler.pace import Pace
+from tenantry.runtime.scheduler.request import Request, Sequence
 from tenantry.runtime.scheduler.sequences import Sequences
+from tenantry.runtime.scheduler.steptime import StepTimeModel
 from tenantry.runtime.scheduler.totals import Totals
 from tenantry.runtime.scheduler.waiting import WaitingQueue
-from tenantry.runtime.speculative.speculator import NOTHING, Candidate, Guess
+from tenantry.runtime.speculative.speculator import Candidate, Guess
 
 PREFETCHED = 4  # waiting requests whose adapters are brought in before their turn
 NO_GUESSES: Mapping[int, Guess] = MappingProxyType({})
 
 
 class Scheduler:
-    """end_tokens: ids that end a choice unless it ignores them. vocab_size: ids are below it."""
+    """end_tokens: ids that end a choice unless it ignores them. vocab_size: ids are below it. prices: what work costs
+    in the fair order of tenants. times: what steps take, for whoever runs them to tell (StepTimeModel.took)."""
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class Scheduler:
         residency: Residency,
         end_tokens: tuple[int, ...],
         vocab_size: int,
+        prices: Prices | None = None,
     ) -> None:
         if config.token_budget < config.max_running + cache.page_size:
             raise InvalidRequest("token_budget", "must hold max_running and a page more, or prefill could starve")
@@ -61,13 +67,20 @@ class Scheduler:
         self.cache = cache
         self._room = cache.sure * cache.page_size
         self._claims = Claims(residency)
-        self._waiting = WaitingQueue(config.max_waiting)
+        self._ledger = Ledger(prices)
+        self._waiting = WaitingQueue(config.max_waiting, config.max_waiting_tenant, self._ledger)
         self._sequences = Sequences(self.cache)
+        self.times = StepTimeModel()
+        self._pace = Pace(config.itl_target_ms / 1e3, config.token_budget, self.times)
+        self._forecast = Forecast(config, self.times)
+        self._composer = Composer(
+            config, cache, self._sequences, self._waiting, self._claims, self._ledger, self._pace, self._refuse,
+            lambda request, refusal: self._finish(request, "error", refusal.message),
+        )  # fmt: skip
         self._requests: dict[str, Request] = {}
         self._plan: StepPlan | None = None
         self._events: list[Event] = []
         self._arrivals = 0
-        self._ahead = 0
         self._totals = Totals()
 
     # Commands
@@ -78,16 +91,46 @@ class Scheduler:
             validate(submit, footprint.bytes, self._config, self._room, self._vocab_size)
             if submit.request_id in self._requests:
                 raise InvalidRequest("request_id", "a request of this id is running")
-            if len(self._waiting) >= self._config.max_waiting:
-                raise QueueFull(None, f"{self._config.max_waiting} requests are waiting")
+            self._refuse_early(submit)
             request = Request(submit, footprint, self._arrivals, now, self._end_tokens)
             self._claims.enter(request)
         except RuntimeRefusal as refusal:
-            return Refused(submit.request_id, refusal.code, refusal.message, refusal.param)
+            return Refused(submit.request_id, refusal.code, refusal.message, refusal.param, refusal.retry_ms)
         self._arrivals += 1
+        self._ledger.opened(request)
         self._requests[request.id] = request
         self._waiting.push(request)
         return None
+
+    def _refuse_early(self, submit: Submit) -> None:
+        """Raises QueueFull or ShareFull for what finds no room, or would not start before its deadline."""
+        flow = self._ledger.tenants.flows.get(submit.share_key.partition("/")[0])
+        try:
+            self._waiting.refuse_full(flow)
+        except QueueFull as full:
+            full.retry_s = self._forecast.retry(0.0, submit.request_id)
+            raise
+        if not submit.deadline or not self._waiting:
+            return
+        waiting = self._waiting.tenants
+        for others, kind, whose in (
+            ([flow] if flow else [], ShareFull, "your own queue"),
+            (waiting, QueueFull, "the queue"),
+        ):
+            late = self._expected(flow, others) - submit.deadline
+            if late > 0:
+                self._totals.refused_early += 1
+                retry_s = self._forecast.retry(late, submit.request_id)
+                raise kind(
+                    "deadline", f"{whose} is longer than the {submit.deadline:g} s until the deadline", retry_s
+                )
+
+    def _expected(self, flow: Flow | None, waiting: list[Flow]) -> float:
+        """Seconds until one more request of this tenant could start, if these tenants were all that waits."""
+        running = self._sequences.running
+        behind = sum(max(0, s.request.prompt_length - s.computed) for s in running)
+        attended = sum(len(s.tokens) for s in running)
+        return self._forecast.seconds(self._forecast.ahead(flow, waiting), len(running), behind, attended)
 
     def abort(self, request_id: str, now: float) -> None:
         """Stop a request; unknown ids are ignored. What a step in flight draws for it is neither sent nor counted."""
@@ -109,7 +152,8 @@ class Scheduler:
     # One step
 
     def plan(self, now: float, guesses: Mapping[int, Guess] = NO_GUESSES, ahead: int = 0) -> StepPlan | None:
-        """Decide the next step; None when there is nothing to do: no event to deliver, no load to ask for.
+        """Decide the next step; None when there is nothing to do now: no event to deliver, no load to ask for, nobody
+        who does not wait for company (ScheduleConfig.batch_delay_ms).
 
         guesses: by sequence, for candidates() as they are now. ahead: for rows that are no candidates and draw, when
         their prompt ends. Whatever finds no budget or free page is left out, and so is a draft with more nodes than
@@ -119,18 +163,19 @@ class Scheduler:
         for request in self._waiting.expire(now):
             self._refuse(request, QueueFull("deadline", "could not start within its deadline"))
         self._claims.serve()
-        batch = Batch(self._config.token_budget, self.cache.page_size)
-        self._ahead = ahead
-        self._continue(batch, guesses)
-        self._start(batch)
+        rows = self._composer.compose(now, guesses, ahead)
         for request in self._waiting.soon(PREFETCHED):
             self._claims.prefetch(request)
         loads, evictions = self._claims.actions()
-        if not (batch.rows or evictions or self._claims.pending or self._events):
+        for load in loads:
+            asker = self._claims.asker(load.digest)
+            if asker is not None:
+                self._ledger.charge(asker, self._ledger.prices.adapter_byte * asker.footprint.bytes)
+        if not (rows or evictions or self._claims.pending or self._events):
             return None
         self._totals.steps += 1
         moves = self.cache.arena.take_moves()
-        self._plan = StepPlan(self._totals.steps, tuple(batch.rows), loads, evictions, moves)
+        self._plan = StepPlan(self._totals.steps, tuple(rows), loads, evictions, moves)
         self.cache.begin_step()
         return self._plan
 
@@ -163,13 +208,13 @@ class Scheduler:
         for sequence in self._sequences.running:
             submit, tokens = sequence.request.submit, sequence.tokens
             if len(tokens) - sequence.computed == 1 and submit.speculate:
-                room, nodes = self._useful(sequence), sequence.may_guess
+                room, nodes = self._composer.useful(sequence), sequence.may_guess
                 found.append(Candidate(sequence.id, submit.namespace, submit.adapter, tokens, room, nodes))
         return found
 
     def guess_budget(self, decoding: int) -> int:
-        """Most guesses in a step of so many decode rows: a page of some prompt always fits beside them."""
-        return max(0, self._config.token_budget - decoding - self.cache.page_size)
+        """Most guesses in a step of so many decode rows: see Composer.guess_budget."""
+        return self._composer.guess_budget(decoding)
 
     @property
     def has_work(self) -> bool:
@@ -181,7 +226,8 @@ class Scheduler:
         return None if request is None else request.usage()
 
     def stats(self) -> Stats:
-        return self._totals.stats(self.cache, len(self._waiting), self._sequences, self._claims)
+        """Of adapters, pages, requests, and of what steps take."""
+        return self._totals.stats(self.cache, self._waiting, self._sequences, self._claims, self.times)
 
     def check(self) -> None:
         """Assert every invariant. Slow: walks all pages, nodes and requests."""
@@ -195,80 +241,6 @@ class Scheduler:
         for row in self._plan.rows if self._plan is not None else ():
             kinds = {self.cache.arena.class_of(page) for page in row.pages}
             assert BlockClass.FREE not in kinds, "a page freed under a step in flight"
-
-    # Planning
-
-    def _continue(self, batch: Batch, guesses: Mapping[int, Guess]) -> None:
-        """Rows of what runs: those one token behind first (decode), then chunks of the others, oldest first."""
-        decoding: list[Sequence] = []
-        behind: list[Sequence] = []
-        sequences = self._sequences
-        for sequence in sequences.running.copy():
-            if sequence.phase is Phase.RUNNING and sequences.grow(sequence):
-                (behind if len(sequence.tokens) - sequence.computed > 1 else decoding).append(sequence)
-        spare = self.guess_budget(len(decoding)) if guesses else 0
-        for sequence in decoding:
-            guess = guesses.get(sequence.id, NOTHING)
-            nodes = len(guess.draft.tokens) if guess.draft is not None else 0
-            most = min(spare, sequence.may_guess) if nodes else 0
-            if guess is not NOTHING and (nodes > most or not sequences.spread(sequence, nodes + 1 + guess.room)):
-                guess, nodes = NOTHING, 0
-            spare -= nodes
-            batch.add(sequence, guess)
-        for sequence in behind:
-            if sequence.phase is Phase.RUNNING:
-                batch.add(sequence, self._first(sequence, batch))
-
-    def _start(self, batch: Batch) -> None:
-        """New leases while budget, places and pages last: started requests first, then the waiting in fair order."""
-        ready = self._sequences.ready
-        while ready and self._may_start(batch):
-            sequence = ready[0]
-            try:
-                if not self._sequences.run(sequence):
-                    return
-            except RuntimeRefusal as refusal:
-                self._finish(sequence.request, "error", refusal.message)
-                continue
-            ready.remove(sequence)
-            batch.add(sequence, self._first(sequence, batch))
-        if not self._waiting or not self._may_start(batch):
-            return
-        absent: set[bytes | None] = set()
-        for request in self._waiting.turns():
-            if request.submit.adapter in absent and not request.claims:
-                continue  # whoever has claimed it may hold it even while it takes no new owners
-            try:
-                if not self._claims.held(request):
-                    absent.add(request.submit.adapter)
-                    continue
-                first = self._sequences.make(request, 0)
-                if not self._sequences.run(first):
-                    return
-            except RuntimeRefusal as refusal:
-                self._refuse(request, refusal)
-                continue
-            request.sequences.append(first)
-            self._waiting.started(request)
-            batch.add(first, self._first(first, batch))
-            if not self._may_start(batch):
-                return
-
-    def _first(self, sequence: Sequence, batch: Batch) -> Guess:
-        """The runner's first guesses come with the step that ends the prompt."""
-        ends = len(sequence.tokens) - sequence.computed <= batch.left
-        if not (self._ahead and ends and sequence.request.submit.speculate):
-            return NOTHING
-        ahead = min(self._ahead, self._useful(sequence) - 1)
-        return Guess(None, ahead) if ahead > 0 and self._sequences.spread(sequence, 1 + ahead) else NOTHING
-
-    def _useful(self, sequence: Sequence) -> int:
-        """Tokens that the sequence can still use beyond the next one."""
-        left = sequence.request.submit.sampling.max_tokens - sequence.generated
-        return min(left, self._config.max_context - len(sequence.tokens)) - 1
-
-    def _may_start(self, batch: Batch) -> bool:
-        return batch.open and len(self._sequences.running) < self._config.max_running
 
     # Committing
 
@@ -308,6 +280,7 @@ class Scheduler:
         sequence.computed = min(sequence.computed, len(tokens) - 1)
         request.completion += len(drawn)
         self._totals.completion += len(drawn)
+        self._ledger.charge(request, self._ledger.prices.decode * len(drawn))
         if row.draft is not None:
             self._judged(sequence, len(row.draft.tokens), min(result.accepted, len(drawn)))
         lease = sequence.lease
@@ -322,6 +295,7 @@ class Scheduler:
     def _judged(self, sequence: Sequence, drafted: int, accepted: int) -> None:
         """accepted: of the guesses, those that became tokens; what stood beyond the end was work for nothing."""
         sequence.rejected += drafted - accepted
+        self._ledger.charge(sequence.request, self._ledger.prices.rejected * (drafted - accepted))
         sequence.request.drafted += drafted
         sequence.request.accepted += accepted
         self._totals.drafted += drafted
@@ -334,6 +308,7 @@ class Scheduler:
         self._sequences.leave(sequence)
         self._events.append(ChoiceFinished(request.id, sequence.choice, reason, matched))
         if request.ended:
+            self._forecast.ended(request.completion, request.most_drawn)
             self._finish(request, reason)
 
     def _finish(self, request: Request, reason: FinishReason, message: str = "") -> None:
@@ -350,10 +325,11 @@ class Scheduler:
         if request in self._waiting:  # else its deadline took it out
             self._waiting.remove(request)
         self._forget(request)
-        self._events.append(Refused(request.id, refusal.code, refusal.message, refusal.param))
+        self._events.append(Refused(request.id, refusal.code, refusal.message, refusal.param, refusal.retry_ms))
 
     def _forget(self, request: Request) -> None:
         del self._requests[request.id]
+        self._ledger.closed(request)
         retired = self._claims.leave(request)
         if retired is not None:
             self.cache.drop(retired)

@@ -6,11 +6,14 @@ Pure floats; the runner measures, this only remembers. In milliseconds inside, s
 
 from collections.abc import Sequence
 
+from tenantry.runtime.messages import StepTimes
+from tenantry.runtime.plan import Row
+
 DOUBT = 1e4  # variance, in ms^2, of a coefficient about which nothing is known
 MEMORY = 200  # measurements after which one counts little: coefficients are taken to wander that slowly
 NOISE = 0.1  # a measurement is off by so much of itself
 QUIETEST = 0.02  # and by so many ms at least
-LEARNED = 16  # measurements after which one may be called strange
+LEARNED = 16  # measurements after which one may be called strange, and the fit may be relied upon
 
 
 class Fit:
@@ -41,6 +44,11 @@ class Fit:
                 row[i] += noise / MEMORY**2
         self.seen += 1
 
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """In ms, as they are fitted."""
+        return tuple(self._at)
+
     def seconds(self, features: Sequence[float]) -> float:
         """Positive, whatever noise made of the fit."""
         return max(1e-3 * sum(max(a, 0.0) * x for a, x in zip(self._at, features, strict=True)), 1e-6)
@@ -48,19 +56,49 @@ class Fit:
 
 class StepTimeModel:
     """A step of `rows` that draw a token, with `nodes` guesses judged beside them (the first costs more than the
-    next), `prompt` tokens of prompts, all of which look at `attended` positions, summed over rows. And guessing for
-    the next one: `levels` one after the other, of `guesses` in all."""
+    next), `prompt` tokens of prompts, all of which look at `attended` positions, summed over rows, and the prompts'
+    tokens at `pairs` of them, summed over tokens. And guessing for the next one: `levels` one after the other, of
+    `guesses` in all.
+
+    error: how far expectations were off, relative to what was measured then, over about the last MEMORY steps.
+    """
 
     def __init__(self) -> None:
-        self._step = Fit((1.0, 0.1, 0.0, 0.1, 1.0, 0.1))
+        self._step = Fit((1.0, 0.1, 0.0, 0.1, 1.0, 0.1, 0.0))
         self._guessing = Fit((0.1, 0.5, 0.1))
+        self.error = 0.0
 
-    def observe(self, rows: int, nodes: int, prompt: int, attended: int, seconds: float) -> None:
-        self._step.observe(_work(rows, nodes, prompt, attended), seconds)
+    @property
+    def learned(self) -> bool:
+        """Whether anything may be refused or cut on the word of this model."""
+        return self._step.seen > LEARNED
 
-    def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0) -> float:
+    def took(self, rows: Sequence[Row], seconds: float, guessing_seconds: float = 0.0) -> None:
+        """A step with these rows was measured, its guessing for the next one apart."""
+        decoding = prompt = attended = pairs = nodes = deepest = guesses = 0
+        for row in rows:
+            count = len(row.tokens)
+            attended += row.start + count
+            if count == 1:
+                decoding += 1
+                nodes += len(row.draft.tokens) if row.draft is not None else 0
+            else:
+                prompt += count
+                pairs += looked_at(row.start, count)
+            deepest, guesses = max(deepest, row.ahead), guesses + row.ahead
+        self.observe(decoding, nodes, prompt, attended, seconds, pairs)
+        self.observe_guessing(deepest, guesses, guessing_seconds)
+
+    def observe(self, rows: int, nodes: int, prompt: int, attended: int, seconds: float, pairs: int = 0) -> None:
+        work = _work(rows, nodes, prompt, attended, pairs)
+        if self.learned and seconds > 0:
+            off = min(abs(self._step.seconds(work) / seconds - 1), 10.0)
+            self.error += (off - self.error) / min(MEMORY, self._step.seen - LEARNED)
+        self._step.observe(work, seconds)
+
+    def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0, pairs: int = 0) -> float:
         """Expected time of the step."""
-        return self._step.seconds(_work(rows, nodes, prompt, attended))
+        return self._step.seconds(_work(rows, nodes, prompt, attended, pairs))
 
     def observe_guessing(self, levels: int, guesses: int, seconds: float) -> None:
         if levels:
@@ -70,7 +108,27 @@ class StepTimeModel:
         """Expected time of guessing; none takes none."""
         return self._guessing.seconds((1.0, float(levels), guesses / 8)) if levels else 0.0
 
+    def report(self) -> StepTimes:
+        """As it stands: no coefficient below 0, which is how they are counted."""
+        step, row, first, guess, prompt, attended, pairs = (max(a, 0.0) / 1e3 for a in self._step.coefficients)
+        return StepTimes(
+            measured=self._step.seen,
+            error=self.error,
+            step=step,
+            row=row / 8,
+            first_guess=first,
+            guess=guess / 8,
+            prompt_token=prompt / 128,
+            kilo_attended=attended / 4.096,
+            kilo_prompt_attended=pairs / 131.072,
+        )
 
-def _work(rows: int, nodes: int, prompt: int, attended: int) -> tuple[float, ...]:
+
+def looked_at(start: int, count: int) -> int:
+    """Positions that `count` prompt tokens look at, one after the other, the first of them at `start`."""
+    return count * start + count * (count + 1) // 2
+
+
+def _work(rows: int, nodes: int, prompt: int, attended: int, pairs: int) -> tuple[float, ...]:
     """Of similar size, so that one doubt suits them all."""
-    return (1.0, rows / 8, 1.0 if nodes else 0.0, nodes / 8, prompt / 128, attended / 4096)
+    return (1.0, rows / 8, 1.0 if nodes else 0.0, nodes / 8, prompt / 128, attended / 4096, pairs / 131_072)

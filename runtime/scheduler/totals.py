@@ -9,6 +9,8 @@ from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.messages import Stats
 from tenantry.runtime.scheduler.claims import Claims
 from tenantry.runtime.scheduler.sequences import Sequences
+from tenantry.runtime.scheduler.steptime import StepTimeModel
+from tenantry.runtime.scheduler.waiting import WaitingQueue
 
 
 @dataclass(slots=True)
@@ -21,15 +23,18 @@ class Totals:
     completion: int = 0
     drafted: int = 0
     accepted: int = 0
+    refused_early: int = 0
 
-    def stats(self, cache: KvCache, waiting: int, sequences: Sequences, claims: Claims) -> Stats:
-        """waiting: requests that have not started; preempted sequences and further choices are added to them."""
+    def stats(
+        self, cache: KvCache, waiting: WaitingQueue, sequences: Sequences, claims: Claims, times: StepTimeModel
+    ) -> Stats:
+        """Preempted sequences and further choices are added to those that wait."""
         block, idle = cache.block_bytes, claims.bytes_idle
         unused = 0 if cache.shared else claims.bytes_limit - claims.bytes_used
         return Stats(
             steps=self.steps,
             running=len(sequences.running),
-            waiting=waiting + len(sequences.ready),
+            waiting=len(waiting) + len(sequences.ready),
             pages_total=cache.arena.blocks - cache.arena.adapter_blocks,
             pages_free=cache.arena.free_count,
             pages_cached=cache.tree.nodes,
@@ -47,4 +52,8 @@ class Totals:
             adapter_idle_bytes=idle,
             free_bytes=cache.arena.free_count * block + unused,
             adapters=claims.states(),
+            tenants_waiting=len(waiting.tenants),
+            refused_early=self.refused_early,
+            yielded=sequences.yielded,
+            step_times=times.report(),
         )

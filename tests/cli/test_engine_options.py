@@ -44,6 +44,26 @@ def test_memory_is_one_unless_asked_otherwise(monkeypatch, tmp_path):
     assert (engine.memory, engine.memory_bytes) == ("unified", 5)
 
 
+def test_how_steps_are_made_up_comes_from_the_option_then_the_environment(monkeypatch, tmp_path):
+    schedule = started(monkeypatch, tmp_path).schedule
+    assert (schedule.itl_target_ms, schedule.policy, schedule.batch_delay_ms) == (0.0, "mixed", 0.0)
+    monkeypatch.setenv("TENANTRY_ITL_TARGET_MS", "40")
+    monkeypatch.setenv("TENANTRY_POLICY", "prefill-first")
+    monkeypatch.setenv("TENANTRY_BATCH_DELAY_MS", "2.5")
+    schedule = started(monkeypatch, tmp_path).schedule
+    assert (schedule.itl_target_ms, schedule.policy, schedule.batch_delay_ms) == (40.0, "prefill-first", 2.5)
+    schedule = started(monkeypatch, tmp_path, itl_target_ms=9.0, policy="mixed", batch_delay_ms=0.0).schedule
+    assert (schedule.itl_target_ms, schedule.policy, schedule.batch_delay_ms) == (9.0, "mixed", 0.0)
+
+
+def test_tenants_weights_are_names_and_numbers():
+    assert settings.load({"TENANTRY_TENANT_WEIGHTS": "acme=4,a=b=0.5"}).weights_by_tenant == {"acme": 4.0, "a=b": 0.5}
+    assert settings.load({}).weights_by_tenant == {}
+    for bad in ("acme", "acme=0", "=3", "acme=1000", "acme=x"):
+        with pytest.raises(ConfigurationError, match="TENANTRY_TENANT_WEIGHTS must look like"):
+            settings.load({"TENANTRY_TENANT_WEIGHTS": bad})
+
+
 def test_an_unknown_scheme_is_refused_by_name():
     with pytest.raises(ConfigurationError, match="TENANTRY_WEIGHTS must be one of native, w8a16, w8a8, w4a16"):
         settings.load({"TENANTRY_WEIGHTS": "int2"})

@@ -6,6 +6,7 @@ itself the defect.
 
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import islice
 
 import pytest
 
@@ -17,11 +18,12 @@ from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.scheduler import scheduler as scheduler_module
 from tenantry.runtime.scheduler.batch import Batch
+from tenantry.runtime.scheduler.fairness import Flow
 from tenantry.runtime.scheduler.finish import Ending, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.scheduler.sequences import Sequences
-from tenantry.runtime.scheduler.waiting import WaitingQueue
+from tenantry.runtime.scheduler.waiting import WaitingQueue, nothing_known
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 DEFECTS: dict[str, Plant] = {}
@@ -317,9 +319,13 @@ def every_choice_billed_for_the_prompt(patch):
 @defect
 def a_blocked_request_holds_up_its_key(patch):
     """[60] Nobody starts behind a request that waits for its adapter; with two keys, each waits for the other."""
-    patch.setattr(
-        WaitingQueue, "turns", lambda self: iter([next(iter(q.values())) for q in self._queues.values()][1:])
-    )
+    original = WaitingQueue.offers
+
+    def offers(self, tenant, known=nothing_known):
+        others = [flow for flow in self.tenants if flow is not tenant]
+        return islice(original(self, tenant, known), 1) if others else iter(())
+
+    patch.setattr(WaitingQueue, "offers", offers)
 
 
 @defect
@@ -353,10 +359,7 @@ def token_comparison_by_a_short_hash(patch):
 def first_come_first_served(patch):
     """[40] No turns: whoever floods the queue first is served first."""
 
-    def turns(self):
-        return iter(sorted((r for q in self._queues.values() for r in q.values()), key=lambda r: r.order))
-
-    patch.setattr(WaitingQueue, "turns", turns)
+    patch.setattr(Flow, "order", property(lambda self: (0.0, 0)))
 
 
 @defect

@@ -3,6 +3,7 @@
 import msgspec
 
 from tenantry.runtime.scheduler.batch import Batch
+from tenantry.runtime.scheduler.composer import Composer
 from tenantry.runtime.scheduler.finish import Hit
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.scheduler.sequences import Sequences
@@ -33,7 +34,7 @@ def guesses_over_the_budget(patch):
             self.left += len(self.rows[-1].draft.tokens)
 
     patch.setattr(Batch, "add", add)
-    patch.setattr(Scheduler, "guess_budget", lambda self, decoding: 1 << 30)
+    patch.setattr(Composer, "guess_budget", lambda self, decoding: 1 << 30)
 
 
 @defect

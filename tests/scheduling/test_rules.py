@@ -13,6 +13,7 @@ from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.errors import InvalidRequest, QueueFull
 from tenantry.runtime.messages import ChoiceFinished, Finished, Refused, Sampling, Submit, Tokens
 from tenantry.runtime.plan import Load, RowResult, StepResult
+from tenantry.runtime.scheduler.fairness import Ledger
 from tenantry.runtime.scheduler.finish import Ending, Hit, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -146,49 +147,17 @@ def test_several_tokens_end_where_one_by_one_they_would(most: int, least: int, d
     assert ending(sampling, stops, before, drawn) == one_by_one
 
 
-def queue(*keys: str) -> tuple[WaitingQueue, list[Request]]:
-    waiting = WaitingQueue(len(keys))
-    requests = [Request(submit(f"{i}{key}", key=key), NONE, i, 0.0, frozenset()) for i, key in enumerate(keys)]
-    for request in requests:
-        waiting.push(request)
-    return waiting, requests
-
-
-def order(waiting: WaitingQueue) -> str:
-    """Start everything, one at a time, as a scheduler with one place would."""
-    started = ""
-    while waiting:
-        request = next(waiting.turns())
-        waiting.started(request)
-        started += request.submit.share_key
-        waiting.check()
-    return started
-
-
-def test_keys_take_turns():
-    waiting, _ = queue(*"aaaabbc")
-    assert order(waiting) == "abcabaa"
-
-
-def test_a_blocked_request_is_passed_over_within_its_own_key():
-    waiting, requests = queue(*"aab")
-    offered = []
-    for request in waiting.turns():
-        offered.append(request.id)
-        if request is not requests[0]:
-            waiting.started(request)
-    assert offered == ["0a", "1a", "2b"]
-    assert list(waiting.turns()) == [requests[0]]
-
-
 def test_a_full_queue_refuses_and_deadlines_pass_on_their_own():
-    waiting = WaitingQueue(1)
+    ledger = Ledger()
+    waiting = WaitingQueue(1, 1, ledger)
     request = Request(
         Submit("a", (5,), Sampling(max_tokens=1), NAMESPACE, None, "t", deadline=5.0), NONE, 0, 10.0, frozenset()
     )
+    ledger.opened(request)
+    waiting.refuse_full(request.tenant)
     waiting.push(request)
     with pytest.raises(QueueFull):
-        waiting.push(request)
+        waiting.refuse_full(None)
     assert waiting.expire(14.9) == []
     assert waiting.expire(15.0) == [request]
     assert not waiting

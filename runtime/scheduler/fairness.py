@@ -1,0 +1,145 @@
+"""Who is owed service: weighted virtual token counters for tenants, and inside a tenant for its keys.
+
+Owns the counters, what work costs in them, and the level at which the idle return. After VTC (Sheng et al., Fairness
+in Serving Large Language Models, OSDI 2024); the level is self-clocked fair queueing's (Golestani 1994), so that not
+even an endless stream of new tenants starves an old one. It must not know requests' contents, pages or queues.
+
+Bound. While two tenants both wait without a pause, neither is served more than 2 U virtual tokens (per weight) beyond
+the other: whoever starts was the lowest, and until it is the lowest again it is charged for no more than U, what its
+running sequences can still come to (Ledger.slack).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tenantry.runtime.config import COMPUTE_TOKENS_S, LOAD_BYTES_S
+from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN
+
+if TYPE_CHECKING:
+    from tenantry.runtime.scheduler.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Virtual tokens for each prompt token computed, each token drawn, each guess that fell, each byte of an adapter
+    that is loaded for a request, and for holding the whole pool of pages for one second."""
+
+    prompt: float = 1.0
+    decode: float = 2.0  # VTC's: a drawn token takes a row of a step for itself
+    rejected: float = 1.0
+    adapter_byte: float = COMPUTE_TOKENS_S / LOAD_BYTES_S
+    pool_s: float = COMPUTE_TOKENS_S / 4
+
+
+class Flow:
+    """A tenant, or one of its keys. counter: virtual tokens over weight. turn: when it last had its turn. waiting,
+    running: its requests that have not started, and its sequences that hold pages. prompt, decode: tokens that its
+    waiting requests will compute and may draw. live: its requests, whatever they do. inside: of a tenant, its keys.
+    """
+
+    __slots__ = ("counter", "decode", "inside", "live", "name", "prompt", "running", "turn", "waiting", "weight")
+
+    def __init__(self, name: str, inside: "Shares | None" = None) -> None:
+        self.name = name
+        self.weight = 1.0
+        self.counter = 0.0
+        self.turn = 0
+        self.live = self.waiting = self.running = self.prompt = self.decode = 0
+        self.inside = inside
+
+    @property
+    def order(self) -> tuple[float, int]:
+        """Lowest first; of equals, whose last turn is longest ago."""
+        return self.counter, self.turn
+
+
+class Shares:
+    """Flows that share one thing. level: where the last turn ended, below which nobody returns from idleness."""
+
+    def __init__(self) -> None:
+        self.flows: dict[str, Flow] = {}
+        self.level = 0.0
+        self._turns = 0
+
+    def opened(self, name: str, parent: bool) -> Flow:
+        """One more live request of this flow."""
+        flow = self.flows.get(name)
+        if flow is None:
+            flow = self.flows[name] = Flow(name, Shares() if parent else None)
+        flow.live += 1
+        return flow
+
+    def closed(self, flow: Flow) -> None:
+        """One less. A flow without any is forgotten once its counter could not matter if it returned."""
+        flow.live -= 1
+        if not flow.live and len(self.flows) > 1:
+            for idle in [f for f in self.flows.values() if not f.live and f.counter <= self.level]:
+                del self.flows[idle.name]
+
+    def join(self, flow: Flow) -> None:
+        """Its first request waits: what it did not use while it had none is nobody's debt."""
+        lowest = min((f.counter for f in self.flows.values() if f.waiting), default=self.level)
+        flow.counter = max(flow.counter, lowest, self.level)
+
+    def turned(self, flow: Flow) -> None:
+        """One of its requests has started, and its first chunk is charged."""
+        self._turns += 1
+        flow.turn = self._turns
+        self.level = max(self.level, flow.counter)
+
+
+class Ledger:
+    """Both levels, and the charging. Every call is about one request; `opened` gives it its flows."""
+
+    def __init__(self, prices: Prices | None = None) -> None:
+        self.prices = prices or Prices()
+        self.tenants = Shares()
+
+    def opened(self, request: "Request") -> None:
+        """share_key is "tenant" or "tenant/key"."""
+        tenant, _, key = request.submit.share_key.partition("/")
+        request.tenant = self.tenants.opened(tenant, True)
+        request.tenant.weight = request.submit.weight
+        assert request.tenant.inside is not None
+        request.key = request.tenant.inside.opened(key, False)
+
+    def closed(self, request: "Request") -> None:
+        """It has ended, whether it ran or not."""
+        assert request.tenant.inside is not None
+        request.tenant.inside.closed(request.key)
+        self.tenants.closed(request.tenant)
+
+    def waits(self, request: "Request") -> None:
+        self._counted(request, 1)
+
+    def waits_no_more(self, request: "Request") -> None:
+        self._counted(request, -1)
+
+    def turned(self, request: "Request") -> None:
+        """It has started, and what it takes in this step is charged."""
+        assert request.tenant.inside is not None
+        self.tenants.turned(request.tenant)
+        request.tenant.inside.turned(request.key)
+
+    def charge(self, request: "Request", units: float) -> None:
+        """Virtual tokens of work that was done, or will have been when the step in the making ends."""
+        request.tenant.counter += units / request.tenant.weight
+        request.key.counter += units
+
+    def slack(self, tokens: int, chunk: int, adapter_bytes: int = 0) -> float:
+        """U of the bound, for weight 1 and pages that cost nothing: sequences of `tokens` tokens in all may run,
+        a step computes `chunk` of prompts. A token is charged once, as prompt or as drawn, with the guesses that
+        may fall for it."""
+        prices = self.prices
+        token = max(prices.prompt, prices.decode + MAX_REJECTED_PER_TOKEN * prices.rejected)
+        return token * tokens + prices.prompt * chunk + prices.adapter_byte * adapter_bytes
+
+    def _counted(self, request: "Request", by: int) -> None:
+        tenant = request.tenant
+        assert tenant.inside is not None
+        for shares, flow in ((self.tenants, tenant), (tenant.inside, request.key)):
+            if by > 0 and not flow.waiting:
+                shares.join(flow)
+            flow.waiting += by
+            flow.prompt += by * request.prompt_length
+            flow.decode += by * request.most_drawn

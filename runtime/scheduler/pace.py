@@ -1,0 +1,60 @@
+"""How much of a prompt one step may take: what an inter-token-latency target leaves beside the rows that decode.
+
+Owns the division of a step's time between those who decode and those who come. The step-time model says what a token
+costs; nothing is fixed here. It must not know whose prompts they are.
+"""
+
+from math import sqrt
+
+from tenantry.runtime.scheduler.steptime import StepTimeModel
+
+UNLEARNED = 0.25  # of the token budget goes to prompts until it is known what they cost
+KILO = 1000.0
+
+
+class Allowance:
+    """Seconds that prompts may take in one step. What they take of it is `spend`."""
+
+    def __init__(self, seconds: float, token: float, pair: float) -> None:
+        self._left, self._token, self._pair = seconds, token, pair
+
+    def tokens(self, start: int) -> int:
+        """Tokens of a prompt that fit, behind `start` computed ones: n of token n + pair n (start + n/2) = left."""
+        linear = self._token + self._pair * start
+        if self._left <= 0:
+            return 0
+        if self._pair <= 0:
+            return int(self._left / linear) if linear > 0 else 1 << 30
+        return int((sqrt(linear * linear + 2 * self._pair * self._left) - linear) / self._pair)
+
+    def spend(self, start: int, count: int) -> None:
+        self._left -= self._token * count + self._pair * count * (start + count / 2)
+
+
+class Pace:
+    """target_s: what a step with decoding rows should take at most, or 0. budget: tokens of any step."""
+
+    def __init__(self, target_s: float, budget: int, times: StepTimeModel) -> None:
+        self._target_s, self._budget, self._times = target_s, budget, times
+
+    def allowance(self, rows: int, nodes: int, attended: int) -> Allowance | None:
+        """For prompts beside so many rows that draw, which judge `nodes` guesses and hold `attended` positions; None
+        where nothing but the token budget bounds them."""
+        if not self._target_s or not rows:
+            return None
+        if not self._times.learned:
+            return Allowance(UNLEARNED * self._budget, 1.0, 0.0)
+        known = self._times.report()
+        seconds = self._target_s - self._times.seconds(rows, nodes, attended=attended)
+        token = known.prompt_token + known.kilo_attended / KILO
+        return Allowance(seconds, token, known.kilo_prompt_attended / KILO)
+
+    def guesses(self, rows: int, attended: int) -> int:
+        """Most guesses that may be judged beside so many rows."""
+        if not self._target_s or not self._times.learned:
+            return self._budget
+        spare = self._target_s - self._times.seconds(rows, 1, attended=attended)
+        if spare < 0:
+            return 0
+        each = self._times.report().guess
+        return min(self._budget, 1 + int(spare / each)) if each > 0 else self._budget
