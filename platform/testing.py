@@ -150,7 +150,7 @@ class ScriptedEngine:
     pace: float = 0.0
     ready: bool = True
     stats: Stats | None = None
-    refuse: tuple[str, str, str | None] | None = None
+    refuse: tuple[str, str, str | None] | tuple[str, str, str | None, int] | None = None
     guessing: tuple[Guessing, ...] = ()
     generations: list[ScriptedGeneration] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)

@@ -49,11 +49,11 @@ class Batch:
                 end -= end % self._page_size
                 if end <= start:
                     return 0
-            self._chunks += 1
-            if self.allowance is not None:
-                self.allowance.spend(start, end - start)
-        elif not self.left:
+        elif not self.left or (self._chunks and self.allowance is not None and not self.allowance.takes_row(start)):
             return 0
+        if self.allowance is not None:
+            self._chunks += 1
+            self.allowance.spend(start, end - start)
         request = sequence.request
         draw = None
         if end < total:

@@ -6,29 +6,38 @@ costs; nothing is fixed here. It must not know whose prompts they are.
 
 from math import sqrt
 
-from tenantry.runtime.scheduler.steptime import StepTimeModel
+from tenantry.runtime.scheduler.steptime import StepTimeModel, looked_at
 
 UNLEARNED = 0.25  # of the token budget goes to prompts until it is known what they cost
 KILO = 1000.0
 
 
 class Allowance:
-    """Seconds that prompts may take in one step. What they take of it is `spend`."""
+    """Seconds that prompts may take in one step: for each token, for each position in its row, and for each that a
+    token looks at; or for a row that has one token left. What they take of it is `spend`."""
 
-    def __init__(self, seconds: float, token: float, pair: float) -> None:
-        self._left, self._token, self._pair = seconds, token, pair
+    def __init__(
+        self, seconds: float, token: float, position: float = 0.0, pair: float = 0.0, row: float = 0.0
+    ) -> None:
+        self._left, self._token, self._position, self._pair, self._row = seconds, token, position, pair, row
 
     def tokens(self, start: int) -> int:
-        """Tokens of a prompt that fit, behind `start` computed ones: n of token n + pair n (start + n/2) = left."""
-        linear = self._token + self._pair * start
-        if self._left <= 0:
+        """Tokens of a prompt that fit, behind `start` computed ones."""
+        left = self._left - self._position * start
+        if left <= 0:
             return 0
-        if self._pair <= 0:
-            return int(self._left / linear) if linear > 0 else 1 << 30
-        return int((sqrt(linear * linear + 2 * self._pair * self._left) - linear) / self._pair)
+        linear = self._token + self._position + self._pair * (start + 0.5)
+        if self._pair > 0:  # linear n + pair n^2 / 2 = left
+            return int((sqrt(linear * linear + 2 * self._pair * left) - linear) / self._pair)
+        return int(left / linear) if linear > 0 else 1 << 30
 
     def spend(self, start: int, count: int) -> None:
-        self._left -= self._token * count + self._pair * count * (start + count / 2)
+        self._left -= self._position * (start + count)
+        self._left -= self._row if count == 1 else self._token * count + self._pair * looked_at(start, count)
+
+    def takes_row(self, start: int) -> bool:
+        """Whether one token more fits, behind `start` computed ones."""
+        return self._left >= self._row + self._position * (start + 1)
 
 
 class Pace:
@@ -43,11 +52,11 @@ class Pace:
         if not self._target_s or not rows:
             return None
         if not self._times.learned:
-            return Allowance(UNLEARNED * self._budget, 1.0, 0.0)
+            return Allowance(UNLEARNED * self._budget, 1.0)
         known = self._times.report()
         seconds = self._target_s - self._times.seconds(rows, nodes, attended=attended)
-        token = known.prompt_token + known.kilo_attended / KILO
-        return Allowance(seconds, token, known.kilo_prompt_attended / KILO)
+        position, pair = known.kilo_attended / KILO, known.kilo_prompt_attended / KILO
+        return Allowance(seconds, known.prompt_token, position, pair, known.row)
 
     def guesses(self, rows: int, attended: int) -> int:
         """Most guesses that may be judged beside so many rows."""

@@ -98,10 +98,31 @@ def test_errors_are_the_clients_own(client, live):
             client.chat.completions.create(model="base", messages=TURNS, stream=stream)
         assert error.value.status_code == 503
         assert error.value.response.headers["retry-after"] == "1"
+    for code, kind, status in (
+        ("overloaded", openai.InternalServerError, 503),
+        ("too_many_waiting", openai.RateLimitError, 429),
+    ):
+        live.engine.refuse = (code, "the queue is longer than the deadline", "deadline", 7300)
+        with pytest.raises(kind) as error:
+            client.chat.completions.create(model="base", messages=TURNS)
+        assert (error.value.status_code, error.value.code) == (status, code)
+        assert error.value.response.headers["retry-after"] == "8"
+        assert error.value.response.headers["retry-after-ms"] == "7300"
     live.engine.refuse, live.engine.ready = None, False
     with pytest.raises(openai.InternalServerError) as error:
         client.chat.completions.create(model="base", messages=TURNS)
     assert error.value.code == "engine_unavailable"
+
+
+def test_priority_reaches_the_engine_beside_the_share_of_tenant_and_key(client, live):
+    client.chat.completions.create(model="base", messages=TURNS, max_tokens=2, extra_body={"priority": 7})
+    submit = live.engine.generations[-1].submit
+    assert (submit.priority, submit.weight) == (7, 1.0)
+    tenant, _, key = submit.share_key.partition("/")
+    assert len(tenant) == len(key) == 16
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="base", messages=TURNS, extra_body={"priority": 101})
+    assert error.value.param == "priority"
 
 
 def test_the_engine_dying_mid_stream_is_an_error_and_never_a_done(client, live):

@@ -37,10 +37,10 @@ class Swarm:
         }
         if rng.random() < world.bad:
             sampling |= rng.choice(({"max_tokens": 0}, {"n": 9}, {"stop_token_ids": (world.vocab,)}, {"n": 0}))
-        deadline = float(rng.randint(1, 10)) if rng.random() < world.deadline else 0.0
-        self.sim.submit(
-            prompt, rng.randrange(world.tenants), rng.randrange(-1, len(world.adapter_sizes)), deadline, **sampling
-        )
+        deadline = world.seconds[0] * rng.randint(1, 10) if rng.random() < world.deadline else 0.0
+        priority = rng.randint(-1, 1) if rng.random() < world.priorities else 0
+        tenant, adapter = rng.randrange(world.tenants), rng.randrange(-1, len(world.adapter_sizes))
+        self.sim.submit(prompt, tenant, adapter, deadline, rng.randrange(world.keys), priority, **sampling)
 
     def once(self) -> None:
         world, rng, sim = self.world, self.rng, self.sim
@@ -74,8 +74,9 @@ def run(seed: int, steps: int, world: World | None = None) -> Counter[str]:
         error.add_note(f"at step {sim.steps} of {swarm.world}")
         raise
     sim.seen["preemption"] += sim.scheduler.stats().preemptions
+    sim.seen["yielded"] += sim.scheduler.stats().yielded
     sim.seen["steps"] += sim.steps
-    sim.seen["moved"] += sim.memory_of_device.moved
+    sim.seen["moved"] += sim.runner.memory.moved
     return sim.seen
 
 

@@ -15,9 +15,10 @@ STEPS = 300
 
 MUST_HAPPEN = (
     "hit", "miss", "chunk", "burst", "preemption", "abort", "fault", "loaded", "load failed", "drop", "stop string",
-    "guess", "branch",
+    "guess", "branch", "yielded", "delayed", "refused early",
     "finished stop", "finished length", "finished abort", "finished error", "refused overloaded",
-    "refused invalid_request", "refused adapter_unavailable", "refused context_length_exceeded",
+    "refused too_many_waiting", "refused invalid_request", "refused adapter_unavailable",
+    "refused context_length_exceeded",
 )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def test_many_choices_then_the_adapter_is_dropped():
     sim.drain()
     assert sim.clients[name].terminal.reason in ("stop", "length")
     assert sim.clients[refused].terminal.code == "adapter_unavailable"
-    assert not sim.device, "the dropped adapter stayed"
+    assert not sim.runner.device, "the dropped adapter stayed"
     assert not list(sim.scheduler.cache.tree), "its KV stayed"
 
 

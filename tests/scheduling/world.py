@@ -63,6 +63,15 @@ class World:
     burst: float = 0.0
     guesses: float = 0.0
     bad: float = 0.0
+    max_waiting_tenant: int = 512
+    keys: int = 1
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    priorities: float = 0.0
+    policy: str = "mixed"
+    itl_target: float = 0.0  # seconds
+    delay: float = 0.0
+    seconds: tuple[float, float, float] = (1.0, 0.0, 0.0)  # of a step, and of each of its rows and prompt tokens
+    pool_s: float = 0.0
 
     @classmethod
     def swarm(cls, seed: int) -> "World":
@@ -114,6 +123,15 @@ class World:
             burst=some(0.1, 0.5),
             guesses=some(0.3, 0.9),
             bad=some(0.05),
+            max_waiting_tenant=rng.choice((2, 8, 512)),
+            keys=rng.choice((1, 1, 3)),
+            weights=tuple(rng.choice((1.0, 1.0, 2.0, 0.5)) for _ in range(3)),
+            priorities=some(0.2, 0.8),
+            policy=rng.choice(("mixed", "mixed", "prefill-first")),
+            itl_target=some(1.1, 1.5, 2.5),
+            delay=some(0.002, 0.01),
+            seconds=rng.choice(((1.0, 0.0, 0.0), (1.0, 0.05, 0.02), (0.003, 0.0, 0.0))),
+            pool_s=some(5.0, 50.0),
         )
 
 
@@ -140,6 +158,9 @@ def crowded(seed: int) -> World:
         warm=0.1,
         drop=0.1,
         deadline=0.0,
+        seconds=(1.0, 0.0, 0.0),
+        delay=0.0,
+        max_waiting_tenant=512,
     )
 
 
@@ -150,6 +171,10 @@ def pieces(size: int, seed: int) -> tuple[int, ...]:
         parts.append(rng.randint(1, min(size, 7)))
         size -= parts[-1]
     return tuple(parts)
+
+
+def salt(submit: Submit, choice: int) -> int:
+    return submit.sampling.seed * 31 + choice
 
 
 @dataclass
@@ -173,8 +198,6 @@ class Client:
     accepted: int = 0
     submitted: float = 0.0
     started: bool = False
-    ahead: int = 0
-    others: int = 0
 
     def tokens(self, choice: int) -> list[int]:
         return [*self.submit.prompt, *self.outputs[choice]]
