@@ -10,7 +10,7 @@ export TRITON_INTERPRET := 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint bench bench-peers gpu soak chaos demo-model clean
+.PHONY: help setup serve test lint bench bench-peers gpu soak simulate chaos demo-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -51,6 +51,9 @@ gpu: $(STAMP) ## compile all of Triton, then kernel tests and benchmarks on a CU
 
 soak: $(STAMP) ## long simulations
 	@$(BIN)/python -m pytest -m soak
+
+simulate: $(STAMP) ## a million simulated steps of the scheduler on all cores (SEED=0 begins)
+	@PYTHONPATH=.src $(BIN)/python -m tests.scheduling.swarm $(or $(SEED),0) 1000 --seeds 1000 --processes $$(nproc)
 
 chaos: $(STAMP) ## long kill -9 campaigns
 	@$(BIN)/python -m pytest -m chaos

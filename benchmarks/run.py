@@ -26,7 +26,7 @@ from benchmarks.workload import DESCRIPTIONS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
-PARTS = "scheduler,gateway,demo,base,forward,memory,kernels,speculation"
+PARTS = "scheduler,gateway,demo,base,forward,memory,fairness,kernels,speculation"
 WORKLOADS = "W2,W1,WC,W5,W3,W4"
 
 # Workload and variants that meet each peer.
@@ -209,6 +209,10 @@ def measure(a: argparse.Namespace, report: Report) -> None:
         model_part("demo", DEMO / "model", {p.name: p for p in sorted((DEMO / "adapters").iterdir())}, a, report)
     if "memory" in a.only:
         swap_cliff(report, a.quick)
+    if "fairness" in a.only:
+        from benchmarks import fairness
+
+        fairness.measure(report, quick=a.quick)
     if "gateway" in a.only:
         gateway_overhead(report)
     for module in modules():

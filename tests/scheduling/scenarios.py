@@ -1,4 +1,4 @@
-"""Directed scenarios of the shared memory, for tests and for planted defects alike."""
+"""Directed scenarios of the shared memory and of shares, for tests and for planted defects alike."""
 
 from random import Random
 
@@ -45,3 +45,31 @@ def tokens_per_step(adapters: int, kept: int, steps: int = 400) -> float:
         assert running <= {row.sequence for row in plan.rows}, f"a running request stood still in step {turn}"
     assert not sim.scheduler.stats().preemptions
     return sim.scheduler.stats().completion_tokens / steps
+
+
+def uneven_tenants(
+    weights: tuple[float, ...] = (1.0, 1.0), priority: int = 0, idle: int = 0, keys: int = 1
+) -> Simulator:
+    """11: long questions beside long answers, both without a pause, or one after a long rest; nobody gets more than
+    the bound beyond his share, whatever the other calls urgent or how many keys he uses."""
+    world = World(
+        seed=1, pages=24, page_size=2, max_running=3, budget=8, max_waiting=64, adapter_sizes=(), tenants=2,
+        weights=weights,
+    )  # fmt: skip
+    sim, rng = Simulator(world), Random(3)
+    for turn in range(450):
+        waiting = [sum(c.tenant == t and not c.started for c in sim.live.values()) for t in (0, 1)]
+        for _ in range(waiting[0], 4):
+            sim.submit(tuple(rng.randrange(2, 5) for _ in range(14)), 0, max_tokens=1)
+        for _ in range(waiting[1] if turn >= idle else 4, 4):
+            sim.submit(
+                tuple(rng.randrange(2, 5) for _ in range(2)), 1, key=rng.randrange(keys), priority=priority,
+                max_tokens=12, ignore_eos=True,
+            )  # fmt: skip
+        sim.step()
+    return sim
+
+
+def shares_under_all_conditions() -> None:
+    for conditions in ({}, {"weights": (2.0, 0.5)}, {"priority": 1}, {"idle": 200}, {"keys": 4}):
+        uneven_tenants(**conditions).drain()

@@ -1,8 +1,11 @@
 """Random days of a world, replayable by seed: `PYTHONPATH=.src python -m tests.scheduling.swarm SEED STEPS`."""
 
-import sys
+import argparse
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from random import Random
+from time import perf_counter
 
 from tests.scheduling.simulator import Simulator
 from tests.scheduling.world import World
@@ -80,5 +83,28 @@ def run(seed: int, steps: int, world: World | None = None) -> Counter[str]:
     return sim.seen
 
 
+def several(first: int, count: int, steps: int) -> Counter[str]:
+    seen: Counter[str] = Counter()
+    for seed in range(first, first + count):
+        seen.update(run(seed, steps))
+    return seen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("steps", type=int)
+    parser.add_argument("--seeds", type=int, default=1, help="so many, from the first on")
+    parser.add_argument("--processes", type=int, default=1)
+    a = parser.parse_args()
+    began, share = perf_counter(), 10
+    firsts = range(a.seed, a.seed + a.seeds, share)
+    counts = [min(share, a.seed + a.seeds - first) for first in firsts]
+    with ProcessPoolExecutor(a.processes) as pool:
+        seen = sum(pool.map(several, firsts, counts, repeat(a.steps)), Counter())
+    print(dict(seen.most_common()))
+    print(f"{seen['steps']} steps, {seen['steps'] / (perf_counter() - began):.0f} per second")
+
+
 if __name__ == "__main__":
-    print(run(int(sys.argv[1]), int(sys.argv[2])))
+    main()

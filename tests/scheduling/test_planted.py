@@ -11,7 +11,8 @@ from tenantry.runtime.scheduler.scheduler import Scheduler
 from tests.scheduling.planted import DEFECTS
 from tests.scheduling.planted_guesses import GUESS_DEFECTS
 from tests.scheduling.planted_memory import MEMORY_DEFECTS
-from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use
+from tests.scheduling.planted_shares import SHARE_DEFECTS
+from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use, shares_under_all_conditions
 from tests.scheduling.swarm import run
 from tests.scheduling.world import crowded
 
@@ -44,6 +45,23 @@ def test_a_crowded_simulator_catches(name: str, own_checks: bool, monkeypatch: p
         an_adapter_wanted_while_others_are_always_in_use()
         for seed in range(SEEDS):
             run(seed, STEPS, crowded(seed))
+    except AssertionError:
+        return
+    pytest.fail(f"{name} passed {SEEDS} seeds of {STEPS} steps")
+
+
+@pytest.mark.parametrize("own_checks", [True, False], ids=["checked", "seen from outside"])
+@pytest.mark.parametrize("name", SHARE_DEFECTS)
+def test_a_simulator_that_counts_what_each_tenant_got_catches(
+    name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not own_checks:
+        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+    SHARE_DEFECTS[name](monkeypatch)
+    try:
+        shares_under_all_conditions()
+        for seed in range(SEEDS):
+            run(seed, STEPS)
     except AssertionError:
         return
     pytest.fail(f"{name} passed {SEEDS} seeds of {STEPS} steps")

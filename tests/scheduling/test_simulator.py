@@ -4,7 +4,11 @@ from collections import Counter
 
 import pytest
 
-from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use, tokens_per_step
+from tests.scheduling.scenarios import (
+    an_adapter_wanted_while_others_are_always_in_use,
+    shares_under_all_conditions,
+    tokens_per_step,
+)
 from tests.scheduling.simulator import Simulator
 from tests.scheduling.swarm import run
 from tests.scheduling.world import World, crowded
@@ -191,6 +195,10 @@ def test_the_oldest_request_is_never_preempted_for_good():
     sim.drain()
     assert sim.seen["finished length"] == 4
     assert sim.scheduler.stats().preemptions
+
+
+def test_shares_are_kept_under_all_conditions():
+    shares_under_all_conditions()
 
 
 def test_an_adapter_wanted_while_others_are_always_in_use_is_loaded():

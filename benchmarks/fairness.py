@@ -1,0 +1,178 @@
+"""Shares and paces: a quiet tenant beside a flood, twenty equal tenants, long prompts among those who decode.
+
+`python -m benchmarks.fairness [--model DIR] [--quick]`. The engine over a real model in this process, open loop, all
+in one run: what is compared alternates. Service is counted as VTC counts it: 1 for a prompt token, 2 for one drawn.
+"""
+
+import argparse
+import math
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from benchmarks.report import Report
+from benchmarks.targets import TARGETS
+from benchmarks.traffic import Ask, Bench, Run
+from tenantry.runtime.config import ScheduleConfig
+
+DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo" / "model"
+LONG, DECODERS = 1984, 16
+TENANTS = 20
+
+
+class Traffic:
+    """Prompts like no other's, of random ids."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self._rng, self._vocab = Random(seed), bench.runner.vocab_size
+
+    def ask(self, due: float, tenant: str, prompt: int, draws: int) -> Ask:
+        return Ask(due, tenant, tuple(self._rng.randrange(3, self._vocab) for _ in range(prompt)), draws)
+
+    def poisson(self, tenant: str, rate: float, seconds: float, prompt: int, draws: int) -> list[Ask]:
+        due, asks = self._rng.expovariate(rate), []
+        while due < seconds:
+            asks.append(self.ask(due, tenant, prompt, draws))
+            due += self._rng.expovariate(rate)
+        return asks
+
+
+def service(run: Run, tenant: str, begin: float, end: float) -> float:
+    """Of one tenant, of what came between two times. A prompt counts where its first token comes."""
+    units = 0.0
+    for one in run.heard:
+        if one.ask.tenant == tenant and one.times:
+            units += len(one.ask.prompt) * (begin <= one.times[0] < end)
+            units += 2 * sum(begin <= at < end for at in one.times)
+    return units
+
+
+def jain(values: list[float]) -> float:
+    """1 if all are equal, 1/n if one has everything (Jain, Chiu and Hawe 1984)."""
+    return sum(values) ** 2 / (len(values) * sum(v * v for v in values))
+
+
+def flood(bench: Bench, report: Report, quick: bool, target_ms: float) -> None:
+    """Both send requests of one shape, the flood ten times as many; together half again as many as can be served."""
+    prompt, draws = 128, 32
+    schedule = ScheduleConfig(token_budget=256, max_running=16, max_context=512)
+    full = bench.run(bench.engine(schedule), [Traffic(bench, 0).ask(0.0, "t", prompt, draws) for _ in range(48)])
+    capacity = 48 / max(one.times[-1] for one in full.heard)
+    rate = 1.5 * capacity / 11
+    seconds = (15 if quick else 60) / rate
+    for name, chosen in (("", schedule), (", target", replace(schedule, itl_target_ms=target_ms))):
+        solo, beside = [], []
+        for turn in range(1 if quick else 3):
+            traffic = Traffic(bench, 1 + turn)
+            quiet = traffic.poisson("quiet", rate, seconds, prompt, draws)
+            flooding = traffic.poisson("flood", 10 * rate, seconds, prompt, draws)
+            engine = bench.engine(chosen)
+            bench.run(engine, traffic.poisson("warm", capacity / 2, 2.0, prompt, draws))
+            solo.append(bench.run(engine, quiet, seconds + 5).ttft("quiet", 0.95))
+            both = bench.run(engine, quiet_again(traffic, quiet) + flooding, seconds + 1)
+            beside.append(both.ttft("quiet", 0.95))
+        what = f"quiet tenant's p95 TTFT, flooded / solo{name}"
+        middle = sorted(b / s for s, b in zip(solo, beside, strict=True))[len(solo) // 2]
+        report.show(
+            what, middle, TARGETS.get(what, ""), solo_ms=min(solo), flooded_ms=min(beside),
+            flood_p95_ms=both.ttft("flood", 0.95), requests=len(quiet), yielded=both.stats.yielded,
+            model_error=both.stats.step_times.error,
+        )  # fmt: skip
+
+
+def quiet_again(traffic: Traffic, asks: list[Ask]) -> list[Ask]:
+    """At the same times, with other prompts, so that nothing is found in the cache."""
+    return [traffic.ask(ask.due, ask.tenant, len(ask.prompt), ask.draws) for ask in asks]
+
+
+def equals(bench: Bench, report: Report, quick: bool) -> None:
+    """Twenty tenants that always have something waiting, each with requests of its own shape, a fifth of them with
+    ten times as many."""
+    schedule = ScheduleConfig(token_budget=256, max_running=16, max_context=512)
+    traffic, rng, asks = Traffic(bench, 7), Random(7), []
+    seconds = 10.0 if quick else 40.0
+    for tenant in range(TENANTS):
+        prompt, draws = rng.choice(((32, 16), (128, 32), (256, 16), (64, 64)))
+        count = (400 if tenant % 5 == 0 else 40) // (4 if quick else 1)
+        asks += [traffic.ask(0.0, f"t{tenant}", prompt, draws) for _ in range(count)]
+    rng.shuffle(asks)
+    run = bench.run(bench.engine(replace(schedule, max_waiting=8192)), asks, seconds)
+    idle = [
+        min((one.times[0] for one in run.heard if one.ask.tenant == f"t{t}" and one.times), default=math.inf)
+        for t in range(TENANTS)
+    ]
+    begin, end = 0.1 * seconds, seconds
+    shares = [service(run, f"t{tenant}", begin, end) for tenant in range(TENANTS)]
+    waited = all(any(not one.times for one in run.heard if one.ask.tenant == f"t{t}") for t in range(TENANTS))
+    note = "" if waited else "a tenant ran out of requests: the index is no measure"
+    what = f"Jain's index over {TENANTS} equal tenants"
+    report.show(
+        what,
+        jain(shares),
+        TARGETS.get(what, ""),
+        least=min(shares),
+        most=max(shares),
+        last_first_s=max(idle),
+        note=note,
+    )
+
+
+def long_prompts(bench: Bench, report: Report, quick: bool) -> float:
+    """Sixteen decode for long, prompts of 2k tokens come at half of what the machine could take. Returns the target:
+    twice the step of those who decode alone, and a page of prompt."""
+    base = ScheduleConfig(token_budget=512, max_running=DECODERS + 4, max_context=2048)
+    traffic = Traffic(bench, 3)
+    alone = bench.run(bench.engine(base), [traffic.ask(0.0, "d", 64, 200) for _ in range(DECODERS)])
+    lone = bench.run(bench.engine(base), [traffic.ask(0.0, "p", LONG, 2)])
+    step, prefill = alone.gaps("d", 0.5), 1e3 * lone.heard[0].times[0]
+    target = math.ceil(2.5 * step)
+    count, every = 4 if quick else 12, 4 * prefill / 1e3
+    report.add("16 decoders alone, a step", step, "ms", p99_ms=alone.gaps("d", 0.99), prefill_2k_ms=prefill)
+    for name, schedule in (
+        ("mixed, target", replace(base, itl_target_ms=target)),
+        ("mixed, no target", base),
+        ("prefill-first", replace(base, policy="prefill-first")),
+    ):
+        draws = min(1900, int(1e3 * every * (count + 2) / step))
+        asks = [traffic.ask(0.0, "d", 64, draws) for _ in range(DECODERS)]
+        asks += [traffic.ask(every * (1 + at), "warm" if at < 2 else "p", LONG, 2) for at in range(count + 2)]
+        run = bench.run(bench.engine(schedule), asks, every * (count + 4))
+        begin = 2.9 * every
+        what = f"2k prompts among 16 decoders, ITL p99, {name}"
+        p99 = run.gaps("d", 0.99, begin)
+        detail = {
+            "p50_ms": run.gaps("d", 0.5, begin), "ttft_ms": run.ttft("p", 0.5), "target_ms": float(target),
+            "model_error": run.stats.step_times.error,
+        }  # fmt: skip
+        report.add(what, p99, "ms", **detail)
+        if "target" in name and "no" not in name:
+            what = "2k prompts among 16 decoders, ITL p99 / target"
+            report.show(what, p99 / target, TARGETS.get(what, ""))
+    return float(target)
+
+
+def measure(report: Report, model: Path = DEMO, threads: int = 1, quick: bool = False) -> None:
+    most = ScheduleConfig(token_budget=512, max_running=DECODERS + 4, max_context=2048)
+    bench = Bench(model, threads, pages=4096, most=most)
+    target = long_prompts(bench, report, quick)
+    flood(bench, report, quick, target)
+    equals(bench, report, quick)
+    bench.runner.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=DEMO)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="fewer requests; for a look, not for a note")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON here")
+    a = parser.parse_args()
+    report = Report("fairness")
+    measure(report, a.model, a.threads, a.quick)
+    if a.out:
+        report.write(a.out)
+    print(report.summary())
+
+
+if __name__ == "__main__":
+    main()
