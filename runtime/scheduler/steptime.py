@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from tenantry.runtime.messages import StepTimes
 from tenantry.runtime.plan import Row
 
-DOUBT = 1e4  # variance, in ms^2, of a coefficient about which nothing is known
+DOUBT = 100.0  # standard deviation, in ms, of a coefficient about which nothing is known: or this many
+UNSURE = 5.0  # times the first measurement, of a machine or model so slow that this is more
 MEMORY = 200  # measurements after which one counts little: coefficients are taken to wander that slowly
 NOISE = 0.1  # a measurement is off by so much of itself
 QUIETEST = 0.02  # and by so many ms at least
@@ -21,13 +22,17 @@ class Fit:
 
     def __init__(self, first: Sequence[float]) -> None:
         self._at = list(first)
-        self._doubt = [[DOUBT if i == j else 0.0 for j in range(len(first))] for i in range(len(first))]
+        self._most = DOUBT**2
+        self._doubt: list[list[float]] = []
         self.seen = 0
 
     def observe(self, features: Sequence[float], seconds: float) -> None:
         """One measurement. Ten times what was expected, once there is something to expect, counts as twice: a page
         fault or a compiler must not teach it."""
         took, expected = 1e3 * seconds, 1e3 * self.seconds(features)
+        if not self.seen:
+            self._most, every = max(DOUBT, UNSURE * took) ** 2, range(len(self._at))
+            self._doubt = [[self._most if i == j else 0.0 for j in every] for i in every]
         if self.seen > LEARNED and took > 10 * expected:
             took = 2 * expected
         used = [i for i, x in enumerate(features) if x]
@@ -40,7 +45,7 @@ class Fit:
             row, part = self._doubt[i], g / scale
             for j, other in enumerate(gain):
                 row[j] -= part * other
-            if row[i] < DOUBT:
+            if row[i] < self._most:
                 row[i] += noise / MEMORY**2
         self.seen += 1
 

@@ -70,6 +70,7 @@ async def test_what_is_answered_is_what_was_journalled_and_billed(client, worker
     metrics = (await client.get("/metrics")).text
     assert "tenantry_engine_ready 1.0" in metrics
     assert "tenantry_engine_pages_total 1024.0" in metrics
+    assert 'tenantry_engine_step_cost_seconds{of="prompt_token"}' in metrics
     billed = {e["request_id"]: e["completion_tokens"] for e in await events(client, 2)}
     journal = {
         f"req_{i.replace('-', '')}": e.usage.completion for i, e in read_counters(worker.config.journal_dir).items()

@@ -59,14 +59,15 @@ class Shares:
             assert high - low <= 2 * self.slack / lightest, "11: one tenant was served at another's cost"
 
 
-def paced(world: World, plan: StepPlan, scheduler: Scheduler) -> None:
-    """8: beside rows that decode, more than a page of prompts is within the target."""
+def paced(world: World, plan: StepPlan, scheduler: Scheduler, decoded: set[int]) -> None:
+    """8: beside rows that decode, more than a page of prompts is within the target. decoded: sequences that would
+    draw, before the step was planned."""
     if world.policy != "mixed" or not world.itl_target or not scheduler.times.learned:
         return
     decoding = [row for row in plan.rows if len(row.tokens) == 1]
     prompts = [row for row in plan.rows if len(row.tokens) > 1]
     tokens = sum(len(row.tokens) for row in prompts)
-    if not decoding or tokens <= world.page_size:
+    if not decoded.intersection(row.sequence for row in decoding) or tokens <= world.page_size:
         return
     nodes = sum(len(row.draft.tokens) for row in decoding if row.draft is not None)
     attended = sum(row.start + len(row.tokens) for row in plan.rows)

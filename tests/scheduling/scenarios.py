@@ -70,6 +70,38 @@ def uneven_tenants(
     return sim
 
 
+def a_long_prompt_beside_those_who_decode() -> None:
+    """8: three decode, 0.35 of a step's 1.5 are left for prompts, and a long one comes once it is known what that is
+    worth."""
+    world = World(
+        seed=1, pages=200, page_size=2, max_running=6, budget=40, max_context=400, adapter_sizes=(), itl_target=1.5,
+        seconds=(1.0, 0.05, 0.02),
+    )  # fmt: skip
+    sim = Simulator(world)
+    for _ in range(3):
+        sim.submit((2, 3), max_tokens=90, ignore_eos=True)
+    for turn in range(60):
+        if turn % 4 == 0:
+            sim.submit(
+                tuple([2, 3, 4][(at * turn) % 3] for at in range(60 if turn > 30 else 3 + turn)), 1, max_tokens=1
+            )
+        sim.step()
+    sim.drain()
+
+
+def company() -> None:
+    """11: one waits for others, nobody comes; then others come while it runs."""
+    sim = Simulator(World(seed=1, pages=40, max_running=4, adapter_sizes=(), delay=0.01, seconds=(0.003, 0.0, 0.0)))
+    for _ in range(20):
+        sim.submit((2, 3, 2), max_tokens=12, ignore_eos=True)
+        for _ in range(8):
+            sim.step()
+        sim.submit((3, 2, 2), 1, max_tokens=3)
+        sim.drain()
+
+
 def shares_under_all_conditions() -> None:
     for conditions in ({}, {"weights": (2.0, 0.5)}, {"priority": 1}, {"idle": 200}, {"keys": 4}):
         uneven_tenants(**conditions).drain()
+    a_long_prompt_beside_those_who_decode()
+    company()

@@ -162,6 +162,7 @@ class Simulator:
         self.steps += 1
         self.now += self.world.seconds[0]
         work = self.scheduler.has_work
+        decoded, put_back = {c.sequence for c in self.scheduler.candidates()}, self.put_back
         plan = self.scheduler.plan(self.now, self.guesses(), self.rng.randrange(3))
         if plan is None and work:
             self.delayed()
@@ -176,7 +177,8 @@ class Simulator:
         owners = {row.sequence: by_id[row.sequence] for row in plan.rows}
         asked = {at: (self.clients[s.request.id], s.choice) for at, s in owners.items()}
         self.check()
-        paced(self.world, plan, self.scheduler)
+        if put_back == self.put_back:  # else one that would draw may be among those that come
+            paced(self.world, plan, self.scheduler, decoded)
         for name in in_flight:
             self.abort(name)
         result = self.runner.run(plan, asked, self.now)
@@ -188,6 +190,10 @@ class Simulator:
         self.shares.step(plan, asked, self.live)
         self.check()
         return plan
+
+    @property
+    def put_back(self) -> int:
+        return self.scheduler._sequences.preemptions + self.scheduler._sequences.yielded
 
     def seconds(self, plan: StepPlan) -> float:
         step, row, token = self.world.seconds
