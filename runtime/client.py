@@ -24,10 +24,13 @@ from tenantry.runtime.messages import (
     ChoiceFinished,
     Command,
     DropAdapter,
+    DropSession,
+    DropTenant,
     Event,
     Finished,
     Guesses,
     Guessing,
+    KeepSession,
     Ping,
     Pong,
     Refused,
@@ -168,6 +171,18 @@ class EngineClient:
     def drop(self, digest: bytes) -> None:
         """Retire an adapter in the engine."""
         self._send(DropAdapter(digest))
+
+    def keep_session(self, session: bytes, keep_s: float, pin: bool = False) -> None:
+        """Keep the KV of a session's last turn so long from now on."""
+        self._send(KeepSession(session, keep_s, pin))
+
+    def drop_session(self, session: bytes) -> None:
+        """Forget a session's KV in every tier."""
+        self._send(DropSession(session))
+
+    def drop_tenant(self, tenant: str) -> None:
+        """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/"."""
+        self._send(DropTenant(tenant))
 
     async def ping(self, timeout_s: float = 2.0) -> Pong | None:
         """A fresh answer or pulse, or None if none came in time."""

@@ -95,6 +95,8 @@ class EngineConfig:
     memory: "split": cache.pages pages of KV, and adapter_bytes for adapters. "unified": one arena for both, in which
     those are what each side is sure of. memory_bytes: the arena; 0 takes twice the floors, but never over half of the
     machine's memory if the floors need less. threads: 0 leaves torch's choice.
+    host_cache_bytes: host memory for KV that the device let go; 0 for none. disk_cache_bytes: of it on disk, in
+    disk_cache_dir, disk_tenant_bytes at most of one tenant (0: no such limit); pages go there through host memory.
     drain_s: how long running requests may take to end after SIGTERM.
     runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
     gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
@@ -115,6 +117,10 @@ class EngineConfig:
     adapter_bytes: int = 1 << 30
     memory: Literal["unified", "split"] = "split"
     memory_bytes: int = 0
+    host_cache_bytes: int = 0
+    disk_cache_bytes: int = 0
+    disk_tenant_bytes: int = 0
+    disk_cache_dir: Path = Path()
     threads: int = 0
     drain_s: float = 30.0
     runner: Literal["model", "scripted", "scripted-faults"] = "model"
@@ -124,6 +130,12 @@ class EngineConfig:
     speculate_verify: Literal["sample", "reject", "typical"] = "sample"
     cache: CacheConfig = CacheConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+
+    def __post_init__(self) -> None:
+        if min(self.host_cache_bytes, self.disk_cache_bytes, self.disk_tenant_bytes) < 0:
+            raise InvalidRequest("host_cache_bytes", "tiers of KV have a size, or 0 for none")
+        if self.disk_cache_bytes and not self.host_cache_bytes:
+            raise InvalidRequest("disk_cache_bytes", "pages reach disk through host memory, which is off")
 
     def arena(self, block_bytes: int) -> ArenaConfig:
         """The arena of a model whose pages take block_bytes. Raises InvalidRequest if memory_bytes is too little."""

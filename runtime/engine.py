@@ -40,8 +40,8 @@ class EngineBroken(Exception):
 
 
 class Runner(Protocol):
-    """A step that raises may be asked again for some of its rows, without loads, moves and evictions: those happen
-    before rows are computed, and loads that ended are reported by a run that returns."""
+    """A step that raises may be asked again for some of its rows, without loads, moves, copies and evictions: those
+    happen before rows are computed, and loads and copies that ended are reported by a run that returns."""
 
     def run(self, plan: StepPlan) -> StepResult: ...
 
@@ -100,6 +100,15 @@ class Engine:
         self._scheduler.drop(digest)
         if self._speculator is not None:
             self._speculator.forget(digest)
+
+    def keep_session(self, session: bytes, keep_s: float, pin: bool, now: float) -> None:
+        self._scheduler.cache.sessions.keep(session, now, keep_s, pin)
+
+    def drop_session(self, session: bytes) -> None:
+        self._scheduler.cache.sessions.drop(session)
+
+    def drop_tenant(self, tenant: str) -> None:
+        self._scheduler.cache.drop_tenant(tenant)
 
     def step(self, now: float) -> list[Event]:
         """One forward pass and everything that follows from it. The events are in the journal when this returns.
@@ -214,15 +223,16 @@ class Engine:
         """
         result = self._halves(plan.step, plan.rows) if len(plan.rows) > 1 else self._part(plan.step, plan.rows)
         nobody = all(row.fault is None for row in result.rows)
-        if nobody and (plan.load or plan.evict or plan.moves or not plan.rows):
-            raise EngineBroken("loading or evicting adapters failed")
+        if nobody and (plan.load or plan.evict or plan.moves or plan.copies or not plan.rows):
+            raise EngineBroken("loading or evicting adapters, or copying pages, failed")
         return result
 
     def _halves(self, step: int, rows: tuple[Row, ...]) -> StepResult:
         middle = len(rows) // 2
         a, b = self._part(step, rows[:middle]), self._part(step, rows[middle:])
         held = {**a.held, **b.held}
-        return StepResult(a.rows + b.rows, a.loaded + b.loaded, a.failed + b.failed, held=held)
+        copied = a.copied + b.copied
+        return StepResult(a.rows + b.rows, a.loaded + b.loaded, a.failed + b.failed, held=held, copied=copied)
 
     def _part(self, step: int, rows: tuple[Row, ...]) -> StepResult:
         try:

@@ -46,7 +46,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     keys are parts of the tenant's. weight: how large the tenant's share is beside others'. priority: higher goes
     first among the requests of its own tenant, and never before another tenant's. deadline: seconds from receipt
     after which a request that has not started is refused, at once if that can be foreseen; 0 for none. speculate:
-    False computes every token by itself, which changes speed and cost and never the text.
+    False computes every token by itself, which changes speed and cost and never the text. session: opaque key
+    of a conversation, or empty: its KV is kept for keep_s seconds after the request has ended, before that of others;
+    pin: longest of all.
     """
 
     request_id: str
@@ -60,6 +62,9 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     speculate: bool = True
     priority: int = 0
     weight: float = 1.0
+    session: bytes = b""
+    keep_s: float = 0.0
+    pin: bool = False
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -80,6 +85,26 @@ class DropAdapter(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=T
     digest: bytes
 
 
+class KeepSession(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Keep the KV of a session's last turn so long from now on (Submit.keep_s, pin). Unknown ones are ignored."""
+
+    session: bytes
+    keep_s: float = 0.0
+    pin: bool = False
+
+
+class DropSession(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Forget a session's KV in every tier, as far as no other session has it. Unknown ones are ignored."""
+
+    session: bytes
+
+
+class DropTenant(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/"."""
+
+    tenant: str
+
+
 class Ping(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Keeps the client's lease: a client silent for CLIENT_LEASE_S has its requests aborted. Answered by Pong."""
 
@@ -90,7 +115,7 @@ class AskGuesses(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tr
     ask: str
 
 
-Command = Submit | Abort | WarmAdapter | DropAdapter | Ping | AskGuesses
+Command = Submit | Abort | WarmAdapter | DropAdapter | KeepSession | DropSession | DropTenant | Ping | AskGuesses
 
 
 MAX_REJECTED_PER_TOKEN = 16
@@ -102,7 +127,8 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
     completion counts every generated token of every choice, end tokens included. drafted counts guesses that were
     computed for the request, accepted those of them that became its tokens: what stood beyond the end of a choice
-    did not. The rest was rejected: at most MAX_REJECTED_PER_TOKEN of each completion token.
+    did not. The rest was rejected: at most MAX_REJECTED_PER_TOKEN of each completion token. cached_host, cached_disk:
+    those of cached whose KV came back from host memory, and from disk; the device had the others.
     """
 
     prompt: int = 0
@@ -110,10 +136,16 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     completion: int = 0
     drafted: int = 0
     accepted: int = 0
+    cached_host: int = 0
+    cached_disk: int = 0
 
     @property
     def rejected(self) -> int:
         return self.drafted - self.accepted
+
+
+BILLED = ("prompt", "cached", "completion", "drafted", "accepted")
+"""Fields of Usage that have a price, and so are in every ledger. Where a cached token was found costs nobody more."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -202,6 +234,20 @@ class StepTimes(msgspec.Struct, frozen=True):
     kilo_prompt_attended: float = 0.0
 
 
+class TierCounts(msgspec.Struct, frozen=True, array_like=True):
+    """One tier of KV below the device: host or disk. hits: pages that came back from it. evictions: pages it let go
+    for want of room. bad: pages whose file was not what it ought to be; failures: transfers that the disk refused."""
+
+    tier: str
+    pages: int
+    pages_total: int
+    bytes: int
+    hits: int
+    evictions: int
+    bad: int = 0
+    failures: int = 0
+
+
 class Stats(msgspec.Struct, frozen=True):
     """A snapshot for health, metrics and the console. Counters are totals since the engine started.
 
@@ -236,6 +282,7 @@ class Stats(msgspec.Struct, frozen=True):
     refused_early: int = 0
     yielded: int = 0
     step_times: StepTimes = StepTimes()
+    tiers: tuple[TierCounts, ...] = ()
 
 
 class Pong(msgspec.Struct, frozen=True, tag=True):

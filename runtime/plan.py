@@ -7,6 +7,7 @@ What is made once per row is a msgspec.Struct: it costs a tenth of a frozen data
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -81,18 +82,80 @@ class Load(msgspec.Struct, frozen=True):
     extents: tuple[tuple[int, int], ...] = ()
 
 
+class DiskPage(msgspec.Struct, frozen=True):
+    """A page on its way between a host slot and disk. op: names the transfer, for its end. tenant: whose page it is,
+    opaque. key: the page's name, made of the name before it (parent) and its tokens (cache/names.py)."""
+
+    op: int
+    slot: int
+    tenant: str
+    namespace: bytes
+    weights: bytes | None
+    key: bytes
+    parent: bytes
+    tokens: bytes
+
+
+class Erase(msgspec.Struct, frozen=True):
+    """Pages that disk is to forget: one, or with key None all of a namespace."""
+
+    tenant: str
+    namespace: bytes
+    weights: bytes | None
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """Pages between tiers. saves: (page, host slot), before all else in the step, moves included. restores: (host
+    slot, page), after moves and before rows. The others go on off the step's path, erases before stores and after all
+    stores of earlier plans. A later StepResult tells how fetches and stores ended."""
+
+    saves: tuple[tuple[int, int], ...] = ()
+    restores: tuple[tuple[int, int], ...] = ()
+    fetches: tuple[DiskPage, ...] = ()
+    stores: tuple[DiskPage, ...] = ()
+    erases: tuple[Erase, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.saves or self.restores or self.fetches or self.stores or self.erases)
+
+
+NO_COPIES = Copies()
+
+CopyEnd = Literal["done", "missing", "bad", "failed"]
+"""missing: not on disk. bad: its file is not what it ought to be. failed: the disk refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """fetched, stored: transfers that ended since the last result, by op. fetch_s: seconds that a fetch took, 0 if
+    none was measured."""
+
+    fetched: tuple[tuple[int, CopyEnd], ...] = ()
+    stored: tuple[tuple[int, CopyEnd], ...] = ()
+    fetch_s: float = 0.0
+
+    def __add__(self, other: "Copied") -> "Copied":
+        return Copied(self.fetched + other.fetched, self.stored + other.stored, self.fetch_s or other.fetch_s)
+
+
+NOTHING_COPIED = Copied()
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One forward pass. evict: digests; they go before all else in the step. moves: then pages are copied, (from,
-    to), all read before any is written; rows name the new ids. load: then loads are started, off the step's own
-    path, and a later StepResult tells how they ended. A plan may have no rows: it then only carries these, or asks
-    which loads have ended."""
+    """One forward pass. evict: digests; they go before all else in the step but saves. moves: then pages are copied,
+    (from, to), all read before any is written; rows name the new ids. load: then loads are started, off the step's
+    own path, and a later StepResult tells how they ended. copies: see there. A plan may have no rows: it then only
+    carries these, or asks which loads and copies have ended."""
 
     step: int
     rows: tuple[Row, ...]
     load: tuple[Load, ...] = ()
     evict: tuple[bytes, ...] = ()
     moves: tuple[tuple[int, int], ...] = ()
+    copies: Copies = NO_COPIES
 
 
 class RowResult(msgspec.Struct, frozen=True):
@@ -122,3 +185,4 @@ class StepResult:
     seconds: float = 0.0
     guessing_seconds: float = 0.0
     held: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)
+    copied: Copied = NOTHING_COPIED

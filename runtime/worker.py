@@ -41,10 +41,13 @@ from tenantry.runtime.messages import (
     AskGuesses,
     Command,
     DropAdapter,
+    DropSession,
+    DropTenant,
     Event,
     Events,
     Finished,
     Guesses,
+    KeepSession,
     Ping,
     Pong,
     Refused,
@@ -125,6 +128,12 @@ class Worker:
                     log.warning("adapter_not_warmed", digest=command.digest.hex(), kind=type(error).__name__)
             case DropAdapter() if current:
                 self._engine.drop(command.digest)
+            case KeepSession() if current:
+                self._engine.keep_session(command.session, command.keep_s, command.pin, time.monotonic())
+            case DropSession() if current:
+                self._engine.drop_session(command.session)
+            case DropTenant() if current:
+                self._engine.drop_tenant(command.tenant)
             case AskGuesses():
                 self._link.send(client, Events((Guesses(command.ask, self._engine.guesses()),)))
             case _:  # an abort of what has ended or is another's, or a command meant for an earlier life
@@ -241,6 +250,10 @@ def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
 
     runner = ModelRunner(config, lambda what, done, total: _report("progress", what=what, done=done, total=total))
     cache, residency = share(config, runner.block_bytes)
+    if runner.tiers is not None and runner.tiers.host.slots:
+        cache.below(runner.tiers.books())
+        if runner.tiers.problem is not None:
+            log.warning("kv_disk_not_used", why=runner.tiers.problem)
     scheduler = Scheduler(config.schedule, cache, residency, runner.end_tokens, runner.vocab_size)
     return Engine(scheduler, runner, journal, StopWatch(text), runner.footprint, _speculator(config))
 

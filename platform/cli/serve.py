@@ -61,6 +61,21 @@ def serve(
         int | None,
         Parameter(help="Of the one memory; 0 is twice the floors. Else TENANTRY_MEMORY_BYTES."),
     ] = None,
+    host_cache_bytes: Annotated[
+        int | None,
+        Parameter(help="Host memory for KV that left the device; 0: none. Else TENANTRY_HOST_CACHE_BYTES, or 1 GiB."),
+    ] = None,
+    disk_cache_bytes: Annotated[
+        int | None,
+        Parameter(help="Disk for KV, found again after a restart; 0 for none. Else TENANTRY_DISK_CACHE_BYTES."),
+    ] = None,
+    disk_tenant_bytes: Annotated[
+        int | None,
+        Parameter(help="Most of that for one tenant; 0 sets no limit. Else TENANTRY_DISK_TENANT_BYTES."),
+    ] = None,
+    disk_cache_dir: Annotated[
+        Path | None, Parameter(help="Where; else TENANTRY_DISK_CACHE_DIR, else `kv` in the data directory.")
+    ] = None,
     kv_pages: Annotated[int, Parameter(help="Pages of 16 tokens that KV has (split) or is sure of.")] = 2048,
     adapter_gib: Annotated[float, Parameter(help="GiB that adapters have (split) or are sure of.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
@@ -118,6 +133,10 @@ def serve(
             policy=policy,
             batch_delay_ms=batch_delay_ms,
             tenant_weights=tenant_weights,
+            host_cache_bytes=host_cache_bytes,
+            disk_cache_bytes=disk_cache_bytes,
+            disk_tenant_bytes=disk_tenant_bytes,
+            disk_cache_dir=disk_cache_dir.absolute() if disk_cache_dir else None,
         )
         parse_speculation(speculate, speculate_depth)
         if chosen.port:
@@ -143,6 +162,10 @@ def serve(
             memory_bytes=chosen.memory_bytes,
             weights=chosen.weights,
             adapter_dtype=chosen.adapter_dtype,
+            host_cache_bytes=chosen.host_cache_bytes,
+            disk_cache_bytes=chosen.disk_cache_bytes,
+            disk_tenant_bytes=chosen.disk_tenant_bytes,
+            disk_cache_dir=chosen.kv_dir,
             adapter_bytes=int(adapter_gib * (1 << 30)),
             threads=threads or os.cpu_count() or 1,
             cache=CacheConfig(pages=kv_pages),

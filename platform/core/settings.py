@@ -108,6 +108,8 @@ class Settings:
     weights, adapter_dtype: how the engine holds the base model's matrices, and adapters.
     session_retention: how long after its last turn a conversation or response is remembered. session_keep: how long
     the KV of a session is kept for its next turn, unless a request says otherwise.
+    host_cache_bytes, disk_cache_bytes: KV that the engine keeps below its pages, at most disk_tenant_bytes of one
+    tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts.
     """
 
@@ -134,6 +136,10 @@ class Settings:
     batch_delay_ms: float = _setting(0.0, _number(0, 10))
     start_deadline: float = _setting(120.0, _number(0.1, 86_400))
     tenant_weights: str = _setting("", _weights)
+    host_cache_bytes: int = _setting(1 << 30, _integer(0, 1 << 50))
+    disk_cache_bytes: int = _setting(0, _integer(0, 1 << 60))
+    disk_tenant_bytes: int = _setting(0, _integer(0, 1 << 60))
+    disk_cache_dir: Path | None = _setting(None, _path)
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"))
     log_format: Literal["json", "console"] = _setting("json", _choice("json", "console"))
     pool_size: int = _setting(16, _integer(2, 500))
@@ -164,6 +170,10 @@ class Settings:
     @property
     def blob_dir(self) -> Path:
         return self.data_dir / "blobs"
+
+    @property
+    def kv_dir(self) -> Path:
+        return self.disk_cache_dir or self.data_dir / "kv"
 
     @property
     def journal_dir(self) -> Path:

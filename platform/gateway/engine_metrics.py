@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tenantry.platform.gateway.chat import Engine
-from tenantry.runtime.messages import ProposerCounts, StepTimes
+from tenantry.runtime.messages import ProposerCounts, StepTimes, TierCounts
 
 _GAUGES = {
     "running": "Sequences in the running batch.",
@@ -38,6 +38,17 @@ _COUNTERS = {
     "yielded": "Sequences put back for a tenant with less than its share.",
     "refused_early": "Requests whose deadline the queue could not have met.",
 }
+_TIER_GAUGES = {
+    "pages": "KV pages that the tier holds.",
+    "pages_total": "KV pages that it may hold.",
+    "bytes": "Bytes of those it holds.",
+}
+_TIER_COUNTERS = {
+    "hits": "KV pages that came back from it.",
+    "evictions": "KV pages it let go for want of room.",
+    "bad": "KV pages whose file was not what it ought to be.",
+    "failures": "Transfers that the disk refused.",
+}
 
 
 class EngineMetrics(Collector):
@@ -58,6 +69,7 @@ class EngineMetrics(Collector):
             yield CounterMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
         yield from _guesses(stats.proposers)
         yield from _step_times(stats.step_times)
+        yield from _tiers(stats.tiers)
 
 
 def _step_times(times: StepTimes) -> Iterator[Metric]:
@@ -93,3 +105,17 @@ def _guesses(proposers: Sequence[ProposerCounts]) -> Iterator[Metric]:
                 by_tried.add_metric([*of, str(position)], tried)
                 by_stood.add_metric([*of, str(position)], accepted)
     yield from (drafted, stood, by_tried, by_stood)
+
+
+def _tiers(tiers: Sequence[TierCounts]) -> Iterator[Metric]:
+    """KV below the device, by tier. Nothing where there is none."""
+    for name, text in _TIER_GAUGES.items():
+        gauge = GaugeMetricFamily(f"tenantry_engine_tier_{name}", text, labels=["tier"])
+        for counts in tiers:
+            gauge.add_metric([counts.tier], getattr(counts, name))
+        yield gauge
+    for name, text in _TIER_COUNTERS.items():
+        counter = CounterMetricFamily(f"tenantry_engine_tier_{name}", text, labels=["tier"])
+        for counts in tiers:
+            counter.add_metric([counts.tier], getattr(counts, name))
+        yield counter

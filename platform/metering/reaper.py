@@ -23,7 +23,7 @@ from tenantry.platform.metering.prices import prices_by_id
 from tenantry.platform.metering.receipt import Receipt
 from tenantry.platform.metering.reconcile import Reconciliation, reconcile
 from tenantry.platform.metering.settlement import BATCH, Settlement, settle
-from tenantry.runtime.messages import Usage
+from tenantry.runtime.messages import BILLED, Usage
 
 PATIENCE_S: Final = 15.0
 OVERDUE_S: Final = 60.0  # a live gateway that knows the end and still has not settled it is taken for broken
@@ -160,5 +160,4 @@ class Reaper:
 
 def _agrees(row: Any, entry: Entry) -> bool:
     """An entry that disagrees with its event is kept, so that reconciliation keeps reporting it."""
-    settled = Usage(*(row[name] for name in Usage.__struct_fields__))
-    return entry.final and entry.usage == settled
+    return entry.final and all(getattr(entry.usage, name) == row[name] for name in BILLED)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.metering.journal import Entry
-from tenantry.runtime.messages import Usage
+from tenantry.runtime.messages import BILLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ async def reconcile(connection: Connection, journal: Mapping[UUID, Entry] | None
         if row["state"] == "admitted":
             continue
         usage = closed[row["id"]].usage
-        off = sum(abs(getattr(usage, name) - (row[name] or 0)) for name in Usage.__struct_fields__)
+        off = sum(abs(getattr(usage, name) - (row[name] or 0)) for name in BILLED)
         if off or row["state"] is None:
             findings.append(f"request {row['id']}: journal and event differ by {off} tokens")
             tokens += off

@@ -129,6 +129,10 @@ class Arena:
         """(from, to) of pages that take_moves will give."""
         return tuple((source, target) for target, source in self._moves.items())
 
+    def where(self, page: int) -> int:
+        """The block that holds a page's content until the moves to come are made."""
+        return self._moves.get(page, page)
+
     def take_moves(self) -> tuple[tuple[int, int], ...]:
         """(from, to) of pages moved since the last call, each handed out once; all are read before any is written."""
         moves = self.pending

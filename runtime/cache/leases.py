@@ -5,14 +5,21 @@ roll back; grow; seal what is committed; release. It must not know requests, ada
 A preempted sequence is a released one: its sealed pages stay findable, the rest is computed again.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Protocol
 
 from tenantry.runtime.cache.arena import Arena, BlockClass
-from tenantry.runtime.cache.radix import Node, RadixTree
+from tenantry.runtime.cache.kept import Kept
+from tenantry.runtime.cache.names import Name, chain, tag_of
+from tenantry.runtime.cache.radix import TOKEN_BYTES, Node, RadixTree, encode
+from tenantry.runtime.cache.sessions import Sessions
+from tenantry.runtime.cache.tiers import Fetching, Tiers
 from tenantry.runtime.config import CacheConfig
 from tenantry.runtime.errors import InvalidNamespace
+from tenantry.runtime.plan import NO_COPIES, Copied, Copies
+
+KEPT_PER_STEP = 64  # pages copied down because they are worth keeping, beside those that are evicted
 
 
 class Lease:
@@ -22,16 +29,20 @@ class Lease:
         |<-- matched -->|<-- sealed here -->|<-- written -->| room  |
         0          matched                sealed*size    computed  len(pages)*size
 
-    node: where the sealed pages end in the tree; locked, which pins the whole path. matched: tokens found there.
+    node: where the sealed pages end in the tree; locked, which pins the whole path. matched: tokens found there, and
+    once admitted in lower tiers: from_host and from_disk of them. found: pages there that follow, until admitted.
     """
 
-    __slots__ = ("matched", "node", "pages", "sealed")
+    __slots__ = ("found", "from_disk", "from_host", "matched", "node", "pages", "sealed")
 
     def __init__(self, pages: list[int], node: Node, matched: int) -> None:
         self.pages = pages
         self.node = node
         self.sealed = len(pages)
         self.matched = matched
+        self.found: list[Kept] = []
+        self.from_host = 0
+        self.from_disk = 0
 
 
 class Lender(Protocol):
@@ -74,14 +85,23 @@ class KvCache:
         self.tree = RadixTree(page_size, arena.free)
         self.block_bytes = block_bytes
         self.reuse = 0.25  # share of pages that their leases found, over about the last hundred
+        self.tiers: Tiers | None = None
+        self.sessions = Sessions(self.tree)
+        self._worthy: deque[Node] = deque()  # pages that lower tiers are to have before they are evicted
         self._lender = lender
         self._leases: set[Lease] = set()
+        self._named: tuple[tuple[bytes, bytes], list[Name]] | None = None
         arena.moved = self._moved
 
     @classmethod
     def alone(cls, config: CacheConfig, block_bytes: int = 0) -> "KvCache":
         """All pages are KV's own."""
         return cls(config.page_size, Arena(config.pages), block_bytes=block_bytes)
+
+    def below(self, tiers: Tiers) -> None:
+        """What the device lets go of is kept there."""
+        self.tiers = self.sessions.tiers = tiers
+        self.tree.leaving = self._leaving
 
     @property
     def shared(self) -> bool:
@@ -113,24 +133,44 @@ class KvCache:
 
     def end_step(self) -> None:
         self.arena.end_step()
+        if self.tiers is not None:
+            self.tiers.end_step()
 
     def pages_for(self, tokens: int) -> int:
         return -(-tokens // self.page_size)
 
-    def lease(self, namespace: bytes, tokens: Sequence[int], weights: bytes | None) -> Lease:
+    def lease(self, namespace: bytes, tokens: Sequence[int], weights: bytes | None, tenant: str = "") -> Lease:
         """Pin the longest known prefix of `tokens`: tentative until the caller extends it, else roll it back.
 
         At least the last token is left to compute, since its logits are wanted. Raises InvalidNamespace when the
         namespace is alive with the KV of other weights.
         """
         match = self.tree.match(namespace, tokens[: len(tokens) - 1])
-        node = match.node or self.tree.plant(namespace, weights)
+        node = match.node or self.tree.plant(namespace, weights, tag_of(tenant))
         if node.root.weights != weights:
             raise InvalidNamespace("namespace", "this namespace belongs to another adapter")
         self.tree.lock(node)
         lease = Lease(match.pages, node, len(match.pages) * self.page_size)
         self._leases.add(lease)
+        if self.tiers is not None and self.tiers.knows(namespace, weights):
+            names = self._names(namespace, tokens)[len(match.pages) :]
+            lease.found = self.tiers.reach(namespace, weights, names)
         return lease
+
+    def admit(self, lease: Lease, tokens: int) -> bool:
+        """Make a tentative lease one that runs: room for all its tokens, and what lower tiers have of them is on its
+        way. False: no room, nothing taken."""
+        if not self.extend(lease, tokens):
+            return False
+        found, lease.found = lease.found, []
+        for kept, page in zip(found, lease.pages[lease.sealed :], strict=False):
+            assert self.tiers is not None
+            if self.tiers.restore(kept, page):
+                lease.from_disk += self.page_size
+            else:
+                lease.from_host += self.page_size
+        lease.matched += len(found) * self.page_size
+        return True
 
     def extend(self, lease: Lease, tokens: int) -> bool:
         """Make the block table cover positions 0..tokens-1, evicting if it must. False: no room, nothing taken."""
@@ -178,6 +218,8 @@ class KvCache:
         """Let go of everything. What a step in flight may still touch stays fenced until it ends."""
         found = lease.matched / (self.page_size * max(len(lease.pages), 1))
         self.reuse += (found - self.reuse) / 64
+        if self.tiers is not None:
+            self._value(lease.node, lease.sealed - lease.matched // self.page_size)
         self._end(lease, used=True)
 
     def rollback(self, lease: Lease) -> None:
@@ -186,13 +228,93 @@ class KvCache:
 
     def drop(self, weights: bytes) -> None:
         """Forget all KV computed under these weights; leased pages go with their lease."""
-        for namespace in self.tree.namespaces(weights):
+        self._drop(self.tree.namespaces(weights))
+        if self.tiers is not None:
+            self.tiers.drop(weights)
+
+    def drop_tenant(self, tenant: str) -> None:
+        """Forget all KV of a tenant, in every tier."""
+        self._drop(self.tree.tenants(tag_of(tenant)))
+        if self.tiers is not None:
+            self.tiers.drop_tenant(tag_of(tenant))
+
+    def _drop(self, namespaces: Sequence[bytes]) -> None:
+        self.sessions.leave(namespaces)
+        for namespace in namespaces:
             self.tree.drop(namespace)
+
+    # Sessions
+
+    def keep(self, lease: Lease, session: bytes, now: float, keep_s: float, pin: bool) -> None:
+        """A session's turn ends with this lease, which is released next: its pages are kept before others."""
+        self.sessions.turned(session, lease.node, now, keep_s, pin)
+        if self.tiers is not None:
+            self._value(lease.node, 0)
+
+    # Lower tiers
+
+    def bring(self, namespace: bytes, tokens: Sequence[int], weights: bytes | None, now: float) -> Fetching:
+        """Fetch what disk has of a text's beginning and the device has not. Close it when nobody waits any more."""
+        if self.tiers is None or not self.tiers.knows(namespace, weights):
+            return Fetching()
+        known = len(self.tree.match(namespace, tokens[: len(tokens) - 1]).pages)
+        return self.tiers.bring(namespace, weights, self._names(namespace, tokens)[known:], now)
+
+    def close(self, fetching: Fetching) -> None:
+        if self.tiers is not None:
+            self.tiers.close(fetching)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a plan is due for lower tiers' sake."""
+        return self.tiers is not None and (bool(self._worthy) or self.tiers.pending)
+
+    def take_copies(self, now: float) -> Copies:
+        """What the plan being made carries between tiers. To be asked for before the arena's moves are taken."""
+        self.sessions.advance(now)
+        if self.tiers is None:
+            return NO_COPIES
+        for _ in range(min(len(self._worthy), KEPT_PER_STEP)):
+            node = self._worthy.popleft()
+            if node in self.tree:
+                self._leaving(node)
+        return self.tiers.take(now)
+
+    def settle(self, copied: Copied, now: float) -> None:
+        if self.tiers is not None:
+            self.tiers.settle(copied, now)
+
+    def _leaving(self, node: Node) -> None:
+        """A copy of a page, from where it lies until the next plan's moves are made."""
+        assert self.tiers is not None
+        root = node.root
+        owner = root.namespace, root.weights, root.tenant
+        if self.tiers.save(self.arena.where(node.page), node.name, owner, node.keep) and node.until:
+            self.tiers.hold(node.name.key, node.until)
+
+    def _value(self, node: Node, fresh: int) -> None:
+        """A path was used; its pages but the last `fresh` not for the first time. Those are worth keeping."""
+        at: Node | None = node
+        while at is not None and at.parent is not None and not at.keep:
+            if fresh <= 0:
+                at.keep = True
+                self._worthy.append(at)
+            fresh -= 1
+            at = at.parent
+
+    def _names(self, namespace: bytes, tokens: Sequence[int]) -> list[Name]:
+        """Of the whole pages before the last token; the last answer is remembered, for who asks every step."""
+        key = namespace, encode(tokens[: len(tokens) - 1])
+        if self._named is None or self._named[0] != key:
+            self._named = key, list(chain(*key, self.page_size * TOKEN_BYTES))
+        return self._named[1]
 
     def _moved(self, moves: dict[int, int]) -> None:
         """Pages have new ids; block tables are changed in place, since rows in the making refer to them."""
         for page, to in moves.items():
             self.tree.moved(page, to)
+        if self.tiers is not None:
+            self.tiers.moved(moves)
         for lease in self._leases:
             if not moves.keys().isdisjoint(lease.pages):
                 lease.pages[:] = [moves.get(page, page) for page in lease.pages]
@@ -204,13 +326,20 @@ class KvCache:
 
     def _end(self, lease: Lease, used: bool) -> None:
         self._leases.remove(lease)
+        if self.tiers is not None:
+            self.tiers.let_go(lease.found)
         for page in lease.pages[lease.sealed :]:
+            if self.tiers is not None:
+                self.tiers.cancel(page)
             self.arena.free(page)
         self.tree.unlock(lease.node, used)
 
     def check(self) -> None:
         """Assert that the classes partition the pages: owned by exactly one lease, or in the tree exactly once."""
         self.arena.check()
+        self.sessions.check()
+        if self.tiers is not None:
+            self.tiers.check()
         shared = self.tree.check(Counter(lease.node for lease in self._leases))
         owned = [page for lease in self._leases for page in lease.pages[lease.sealed :]]
         assert len(owned) == len(set(owned)), "a page has two owners"

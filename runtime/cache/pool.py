@@ -34,10 +34,13 @@ class KvPool:
         """Copy pages, (from, to): all are read before any is written."""
         if moves:
             sources, targets = zip(*moves, strict=True)
-            for layer in self.layers:
-                for tensor in (layer.k, layer.v, layer.k_scale, layer.v_scale):
-                    if tensor is not None:
-                        tensor[list(targets)] = tensor[list(sources)]
+            for tensor in self.tensors():
+                tensor[list(targets)] = tensor[list(sources)]
+
+    def tensors(self) -> list[Tensor]:
+        """All that page ids index, [pages, ...]; together they are a page's whole content."""
+        parts = [t for layer in self.layers for t in (layer.k, layer.v, layer.k_scale, layer.v_scale)]
+        return [tensor for tensor in parts if tensor is not None]
 
     def buffers(
         self, pieces: Sequence[int], extents: Sequence[Extent], asked: Sequence[int] | None = None
@@ -74,6 +77,10 @@ class ArenaPool(KvPool):
         if moves:
             sources, targets = zip(*moves, strict=True)
             self.blocks[list(targets)] = self.blocks[list(sources)]
+
+    def tensors(self) -> list[Tensor]:
+        page = super().bytes_per_page(self.layout, len(self.layers))
+        return [self.blocks] if page == self.block_bytes else super().tensors()  # what lies between is nobody's
 
     def buffers(
         self, pieces: Sequence[int], extents: Sequence[Extent], asked: Sequence[int] | None = None

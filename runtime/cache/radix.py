@@ -8,6 +8,7 @@ namespaces are disjoint by construction (shape: TGI's radix.rs; keys: SGLang's R
 A node's `ref` counts the leases that end at it plus its children that are referenced: locking stops at the first
 ancestor that is locked already, and the number of evictable pages is known without a walk.
 Leaves go least recently used first; a root whose adapter has left the device is cold, and its leaves age faster.
+What a session holds goes when nothing else is left, and what it has pinned last of all: nothing is beyond eviction.
 """
 
 from array import array
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
-_TOKEN_BYTES = array("I").itemsize
+from tenantry.runtime.cache.names import Name, name_of
+
+TOKEN_BYTES = array("I").itemsize
 _USES = 20  # bits of a tick that count uses within a step
 _COLD = 4  # times as stale: to be used again, its adapter must first be loaded
 
@@ -29,7 +32,10 @@ def encode(tokens: Sequence[int]) -> bytes:
 class Node:
     """One sealed page under its parent, or a root (no parent, page -1)."""
 
-    __slots__ = ("children", "key", "page", "parent", "ref", "root", "serial", "tick")
+    __slots__ = (
+        "_name", "children", "doomed", "ending", "keep", "key", "page", "parent", "pinned", "ref", "root", "serial",
+        "tick", "until",
+    )  # fmt: skip
 
     def __init__(self, root: "Root", parent: "Node | None", key: bytes, page: int) -> None:
         self.root = root
@@ -40,18 +46,47 @@ class Node:
         self.ref = 0
         self.tick = 0  # last use
         self.serial = 0  # of its newest entry among the evictable leaves
+        self.keep = False  # it was used again, or by a session: lower tiers are to have it
+        self.until = 0.0  # a session holds it so long
+        self.pinned = 0.0  # and has it pinned
+        self.ending = False  # and somebody looks when that is over
+        self.doomed = False  # it is to go as soon as nobody uses it
+        self._name: bytes | None = None
+
+    @property
+    def name(self) -> Name:
+        """What lower tiers know it by. Not for roots."""
+        assert self.parent is not None, "a root is no page"
+        return Name(self._chained(), self.parent._chained(), self.key)
+
+    def _chained(self) -> bytes:
+        """Worked out when it is first asked for: whoever has no lower tiers never pays for it."""
+        unnamed: list[Node] = []
+        at = self
+        while at._name is None:
+            if isinstance(at, Root):
+                at._name = at.namespace
+                break
+            unnamed.append(at)
+            assert at.parent is not None
+            at = at.parent
+        name = at._name
+        for node in reversed(unnamed):
+            name = node._name = name_of(name, node.key)
+        return name
 
 
 class Root(Node):
     """All that one namespace has computed. weights: the digest it was computed under, or None for the base.
-    cold: whether those weights have left the device."""
+    cold: whether those weights have left the device. tenant: whose it is, opaque."""
 
-    __slots__ = ("cold", "dropped", "namespace", "weights")
+    __slots__ = ("cold", "dropped", "namespace", "tenant", "weights")
 
-    def __init__(self, namespace: bytes, weights: bytes | None) -> None:
+    def __init__(self, namespace: bytes, weights: bytes | None, tenant: str = "") -> None:
         super().__init__(self, None, b"", -1)
         self.namespace = namespace
         self.weights = weights
+        self.tenant = tenant
         self.dropped = False
         self.cold = False
 
@@ -68,21 +103,26 @@ class Match:
 
 
 _Entry = tuple[int, int, Node]  # tick, serial
+_WARM, _COLD_HEAP, _HELD, _PINNED = range(4)
 
 
 class RadixTree:
-    """page_size: tokens per page. free: called once with every page that leaves the tree."""
+    """page_size: tokens per page. free: called once with every page that leaves the tree. leaving: told before a page
+    is evicted, while it is still in the tree; not of what is dropped."""
 
     def __init__(self, page_size: int, free: Callable[[int], None]) -> None:
-        self._width = page_size * _TOKEN_BYTES
+        self._width = page_size * TOKEN_BYTES
         self._cut = Struct(f"{self._width}s").iter_unpack
         self._page_size = page_size
         self._free = free
+        self.leaving: Callable[[Node], None] | None = None
         self._roots: dict[bytes, Root] = {}
         self._dropped: set[Root] = set()  # no longer found, still pinned by leases
         self._pages: dict[int, Node] = {}
-        # Evictable leaves by last use, of warm and of cold roots; outdated entries are skipped.
-        self._heaps: tuple[list[_Entry], list[_Entry]] = ([], [])
+        # Evictable leaves by last use: of warm and of cold roots, held and pinned ones; outdated entries are skipped.
+        self._heaps: tuple[list[_Entry], ...] = ([], [], [], [])
+        self._ends: list[tuple[float, int, Node]] = []  # when holds may be over
+        self._clock = 0.0
         self._serial = 0
         self._tick = 0
         self.now = 0
@@ -113,12 +153,16 @@ class RadixTree:
             return Match(pages, node)
         return Match(pages, node)
 
-    def plant(self, namespace: bytes, weights: bytes | None) -> Root:
+    def plant(self, namespace: bytes, weights: bytes | None, tenant: str = "") -> Root:
         """The namespace's root, made if it is new. It goes with its last page and lock."""
         root = self._roots.get(namespace)
         if root is None:
-            root = self._roots[namespace] = Root(namespace, weights)
+            root = self._roots[namespace] = Root(namespace, weights, tenant)
         return root
+
+    def __contains__(self, node: Node) -> bool:
+        """Whether it is still a page of the tree."""
+        return self._pages.get(node.page) is node
 
     def root(self, namespace: bytes) -> Root | None:
         return self._roots.get(namespace)
@@ -178,22 +222,73 @@ class RadixTree:
         self._tick = self.now << _USES
 
     def staleness(self) -> int | None:
-        """How many steps ago the page that goes next was used, at least 1; times _COLD if its weights have left.
+        """How many steps ago the page that goes next was used, at least 1; times _COLD if its weights have left; 1
+        for what is held.
 
         None when nothing can be evicted.
         """
-        cold, warm = self._stale(1), self._stale(0)  # in this order: a cold leaf may turn out to be warm again
-        return warm if cold is None else cold if warm is None else max(warm, cold)
+        heap = self._next()
+        if heap is None:
+            return None
+        return self._stale(heap) if heap < _HELD else 1
 
     def evict(self, count: int) -> int:
         """Free up to `count` unpinned leaves, the stalest first, parents after children. Returns how many."""
         for freed in range(count):
-            cold, warm = self._stale(1), self._stale(0)
-            if warm is None and cold is None:
+            heap = self._next()
+            if heap is None:
                 return freed
-            heap = self._heaps[warm is None or (cold is not None and cold >= warm)]
-            self._remove(heappop(heap)[2])
+            node = heappop(self._heaps[heap])[2]
+            if self.leaving is not None:
+                self.leaving(node)
+            self._remove(node)
         return count
+
+    def hold(self, node: Node, until: float, pinned: float) -> None:
+        """A session's path ends here: it is to stay until then, and so long before all that is not pinned."""
+        at: Node | None = node
+        while at is not None and at.parent is not None:
+            at.until, at.pinned, at.doomed = max(at.until, until), max(at.pinned, pinned), False
+            self._look_after(at)
+            at = at.parent
+
+    def advance_clock(self, now: float) -> None:
+        """What is held no longer becomes like any other page."""
+        self._clock = max(self._clock, now)
+        while self._ends and self._ends[0][0] <= self._clock:
+            node = heappop(self._ends)[2]
+            node.ending = False
+            self._look_after(node)
+            if _evictable(node):
+                self._queue(node)
+
+    def find(self, namespace: bytes, keys: Sequence[bytes]) -> list[Node]:
+        """The nodes of a path, page tokens by page tokens, as far as it is known."""
+        node: Node | None = self._roots.get(namespace)
+        found: list[Node] = []
+        for key in keys:
+            node = node.children.get(key) if node is not None else None
+            if node is None:
+                break
+            found.append(node)
+        return found
+
+    def demote(self, path: Sequence[Node]) -> None:
+        """Pages of a path's end that nobody is likely to want: evicted now, as far as nothing needs them."""
+        for node in reversed(path):
+            node.until = node.pinned = 0.0
+            if _evictable(node):
+                if self.leaving is not None:
+                    self.leaving(node)
+                self._remove(node)
+
+    def doom(self, path: Sequence[Node]) -> None:
+        """Pages of a path's end that must not stay: gone now, or with their last lease; never told as leaving."""
+        for node in reversed(path):
+            node.until = node.pinned = 0.0
+            node.keep, node.doomed = False, True
+            if _evictable(node):
+                self._remove(node)
 
     def moved(self, page: int, to: int) -> None:
         """A page's content goes on under another id. Unknown pages are ignored: they are in no tree."""
@@ -230,6 +325,10 @@ class RadixTree:
         """Live namespaces computed under these weights. Walks all roots: for retirement, not for every step."""
         return [r.namespace for r in self._roots.values() if r.weights == weights]
 
+    def tenants(self, tenant: str) -> list[bytes]:
+        """Live namespaces of a tenant; as namespaces()."""
+        return [r.namespace for r in self._roots.values() if r.tenant == tenant]
+
     def _leaf(self, node: Node) -> None:
         """A node has become an unreferenced leaf: queue it for eviction, or let it go with its dropped root."""
         if isinstance(node, Root):
@@ -237,11 +336,13 @@ class RadixTree:
                 self._dropped.discard(node)
             else:
                 del self._roots[node.namespace]
-        elif node.root.dropped:
-            while node.parent is not None and _evictable(node):
+        elif node.root.dropped or node.doomed:
+            while node.parent is not None and _evictable(node) and (node.root.dropped or node.doomed):
                 parent = node.parent
                 self._detach(node)
                 node = parent
+            if not node.root.dropped and not node.children and node.ref == 0:
+                self._leaf(node)
         else:
             self._queue(node)
 
@@ -249,23 +350,46 @@ class RadixTree:
         """Among the evictable leaves, by its last use; an older entry of it is outdated."""
         self._serial += 1
         node.serial = self._serial
-        heap = self._heaps[node.root.cold]
+        heap = self._heaps[self._kind(node)]
         heappush(heap, (node.tick, self._serial, node))
         if len(heap) > 2 * self.evictable + 64:
             heap[:] = [entry for entry in heap if entry[1] == entry[2].serial and _evictable(entry[2])]
             heapify(heap)
 
-    def _stale(self, cold: int) -> int | None:
+    def _kind(self, node: Node) -> int:
+        if node.until > self._clock:
+            return _PINNED if node.pinned > self._clock else _HELD
+        return _COLD_HEAP if node.root.cold else _WARM
+
+    def _next(self) -> int | None:
+        """The heap whose first leaf goes next."""
+        for kind in (_PINNED, _HELD):  # in this order: what is held no longer turns up among the others
+            self._stale(kind)
+        cold, warm = self._stale(_COLD_HEAP), self._stale(_WARM)  # and a cold leaf may turn out to be warm again
+        if warm is not None or cold is not None:
+            return _COLD_HEAP if warm is None or (cold is not None and cold >= warm) else _WARM
+        return next((kind for kind in (_HELD, _PINNED) if self._heaps[kind]), None)
+
+    def _stale(self, kind: int) -> int | None:
         """The staleness of one heap's first leaf."""
-        heap = self._heaps[cold]
+        heap = self._heaps[kind]
         while heap:
             tick, serial, node = heap[0]
-            if serial == node.serial and _evictable(node):
-                if node.root.cold == cold:
-                    return ((self._tick >> _USES) - (tick >> _USES) + 1) * (_COLD if cold else 1)
-                self._queue(node)  # its weights are back
+            current = serial == node.serial and _evictable(node)
+            if current and self._kind(node) == kind:
+                return ((self._tick >> _USES) - (tick >> _USES) + 1) * (_COLD if kind == _COLD_HEAP else 1)
             heappop(heap)
+            if current:
+                self._queue(node)  # its weights are back, or nobody holds it any more
         return None
+
+    def _look_after(self, node: Node) -> None:
+        """One entry a node, however often it is promised longer."""
+        end = max(node.until, node.pinned)
+        if not node.ending and end > self._clock:
+            node.ending = True
+            self._serial += 1
+            heappush(self._ends, (end, self._serial, node))
 
     def _remove(self, node: Node) -> None:
         parent = node.parent

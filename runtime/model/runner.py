@@ -29,8 +29,9 @@ from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
 from tenantry.runtime.model.judge import Judge
 from tenantry.runtime.model.lora import Adapters
 from tenantry.runtime.model.proposers import make_proposer
+from tenantry.runtime.model.tiers import LowerTiers
 from tenantry.runtime.model.weights import Progress, load_weights
-from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.plan import NOTHING_COPIED, Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.speculative.options import parse
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -83,6 +84,10 @@ class ModelRunner:
         if progress:
             progress("kernels", 0, 1)
         warm_up(ops, dtype, pages_dtype, config.weights)
+        self.tiers: LowerTiers | None = None
+        if config.host_cache_bytes:
+            drafts = self._proposer.pool if self._proposer is not None else None
+            self.tiers = LowerTiers(config, [self.pool] if drafts is None else [self.pool, drafts], self.model_digest)
         self._ops = ops
         self._judge = Judge(ops, verify)
         self._forward: Forward = Eager(self.decoder, self.adapters, config.cache.page_size)
@@ -104,13 +109,18 @@ class ModelRunner:
         return self.model_config.end_tokens
 
     def run(self, plan: StepPlan) -> StepResult:
-        """Evict, move pages, start loads, compute, take in finished loads. Raises AdapterNotResident or ValueError
-        for a plan that breaks the contract; a row whose numbers overflow is only marked, and harms no other."""
+        """Save pages, evict, move pages, restore some, start loads, compute, take in finished loads. Raises
+        AdapterNotResident or ValueError for a plan that breaks the contract; a row whose numbers overflow is only
+        marked, and harms no other."""
+        if self.tiers is not None:
+            self.tiers.save(plan.copies)
         for digest in plan.evict:
             self.adapters.evict(digest)
         self.pool.move(plan.moves)
         if self._proposer is not None and self._proposer.pool is not None:
             self._proposer.pool.move(plan.moves)
+        if self.tiers is not None:
+            self.tiers.restore(plan.copies)
         for load in plan.load:
             self.adapters.start(load)
         began = perf_counter()
@@ -125,15 +135,19 @@ class ModelRunner:
             )
         guessed = perf_counter()
         ended = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
-        return StepResult(rows, ended.loaded, ended.failed, computed - began, guessed - computed, ended.held)
+        copied = NOTHING_COPIED if self.tiers is None else self.tiers.settle()
+        times = computed - began, guessed - computed
+        return StepResult(rows, ended.loaded, ended.failed, *times, ended.held, copied)
 
     def footprint(self, digest: bytes) -> Footprint:
         """What an adapter occupies when resident. Raises AdapterError or ValueError."""
         return self.adapters.footprint(digest)
 
     def close(self) -> None:
-        """Waits for the load under way."""
+        """Waits for the load and the transfers under way."""
         self.adapters.close()
+        if self.tiers is not None:
+            self.tiers.close()
 
     def forward(self, rows: Sequence[Row]) -> Output:
         """The numbers behind a step, for comparison with other implementations: run() draws from these."""

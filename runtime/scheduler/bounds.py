@@ -18,6 +18,8 @@ MAX_STOPS = 64
 MAX_PRIORITY = 100
 MAX_WEIGHT = 1000.0
 MAX_SHARE_KEY = 256
+MAX_SESSION_BYTES = 64
+MAX_KEEP_S = 366 * 86400.0
 _INT64 = 1 << 63
 
 
@@ -37,6 +39,9 @@ def validate(submit: Submit, adapter_bytes: int, config: ScheduleConfig, room: i
     _range("weight", submit.weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
     if len(submit.share_key) > MAX_SHARE_KEY:
         raise InvalidRequest("share_key", f"at most {MAX_SHARE_KEY} characters")
+    if len(submit.session) > MAX_SESSION_BYTES:
+        raise InvalidRequest("session", f"holds at most {MAX_SESSION_BYTES} bytes")
+    _range("keep_s", submit.keep_s, 0.0, MAX_KEEP_S)
     if not submit.prompt:
         raise InvalidRequest("prompt", "must hold at least one token")
     _tokens("prompt", submit.prompt, vocab_size)

@@ -49,10 +49,11 @@ class Composer:
         self._paid = 0.0
         self._full = False  # the last who wanted to start found no pages
         self._ahead = 0
+        self._now = 0.0
 
     def compose(self, now: float, guesses: Mapping[int, Guess], ahead: int) -> list[Row]:
         """See Scheduler.plan. Nobody starts while the first of those who wait waits for company (batch_delay_ms)."""
-        self._ahead = ahead
+        self._ahead, self._now = ahead, now
         self._charge_pages(now)
         starts = not self.delayed(now)
         if self._waiting and starts:
@@ -88,6 +89,18 @@ class Composer:
         """Tokens that the sequence can still use beyond the next one."""
         left = sequence.request.submit.sampling.max_tokens - sequence.generated
         return min(left, self._config.max_context - len(sequence.tokens)) - 1
+
+    def fetched(self, request: Request, now: float) -> bool:
+        """Whether what disk has of its prompt is here, or not worth waiting for. Asking begins the fetch."""
+        if request.fetching is None:
+            submit = request.submit
+            request.fetching = self._cache.bring(submit.namespace, submit.prompt, submit.adapter, now)
+        return request.fetching.over(now)
+
+    def close(self, request: Request) -> None:
+        """It has started, or never will: nothing is kept for it in host memory."""
+        if request.fetching is not None:
+            self._cache.close(request.fetching)
 
     # Decoding
 
@@ -162,6 +175,8 @@ class Composer:
                 if not self._claims.held(request):
                     absent.add(request.submit.adapter)
                     continue
+                if not self.fetched(request, self._now):
+                    continue
                 first = self._sequences.make(request, 0)
                 if not self._sequences.run(first):
                     self._full = True
@@ -170,6 +185,7 @@ class Composer:
                 self._refuse(request, refusal)
                 continue
             request.sequences.append(first)
+            self.close(request)
             more = self._chunk(batch, first)
             self._waiting.started(request)
             return more

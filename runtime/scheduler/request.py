@@ -7,6 +7,7 @@ from enum import Enum
 
 from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.leases import Lease
+from tenantry.runtime.cache.tiers import Fetching
 from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN, Submit, Usage
 from tenantry.runtime.scheduler.fairness import Flow
 
@@ -60,13 +61,14 @@ class Request:
     prompt, the tokens that were paid for: what is computed again costs nobody.
 
     A token in `stops` ends a choice; `forbidden` is what may not be drawn before min_tokens (both from the sampling
-    and the model's end tokens). claims: whether it has asked for its adapter, whose footprint it knows. The counters
-    of usage() only grow.
+    and the model's end tokens). claims: whether it has asked for its adapter, whose footprint it knows. fetching:
+    what it waits for from disk, once it has asked. The counters of usage() only grow.
     """
 
     __slots__ = (
-        "accepted", "arrived", "cached", "charged", "claims", "completion", "drafted", "expires", "footprint",
-        "forbidden", "key", "order", "prompt", "prompt_length", "rank", "sequences", "stops", "submit", "tenant",
+        "accepted", "arrived", "cached", "cached_disk", "cached_host", "charged", "claims", "completion", "drafted",
+        "expires", "fetching", "footprint", "forbidden", "key", "order", "prompt", "prompt_length", "rank",
+        "sequences", "stops", "submit", "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -87,8 +89,11 @@ class Request:
         self.sequences: list[Sequence] = []
         self.claims = False
         self.charged = 0
+        self.fetching: Fetching | None = None
         self.prompt = 0
         self.cached = 0
+        self.cached_host = 0
+        self.cached_disk = 0
         self.completion = 0
         self.drafted = 0
         self.accepted = 0
@@ -110,4 +115,5 @@ class Request:
 
     def usage(self) -> Usage:
         """prompt: what was reached of it, by computing or by finding it; the whole once a token has been drawn."""
-        return Usage(self.prompt, self.cached, self.completion, self.drafted, self.accepted)
+        below = self.cached_host, self.cached_disk
+        return Usage(self.prompt, self.cached, self.completion, self.drafted, self.accepted, *below)

@@ -81,6 +81,7 @@ class Scheduler:
         self._plan: StepPlan | None = None
         self._events: list[Event] = []
         self._arrivals = 0
+        self._now = 0.0
         self._totals = Totals()
 
     # Commands
@@ -166,16 +167,17 @@ class Scheduler:
         rows = self._composer.compose(now, guesses, ahead)
         for request in self._waiting.soon(PREFETCHED):
             self._claims.prefetch(request)
+            self._composer.fetched(request, now)
         loads, evictions = self._claims.actions()
         for load in loads:
             asker = self._claims.asker(load.digest)
             if asker is not None:
                 self._ledger.charge(asker, self._ledger.prices.adapter_byte * asker.footprint.bytes)
-        if not (rows or evictions or self._claims.pending or self._events):
+        if not (rows or evictions or self._claims.pending or self._events or self.cache.pending):
             return None
         self._totals.steps += 1
-        moves = self.cache.arena.take_moves()
-        self._plan = StepPlan(self._totals.steps, tuple(rows), loads, evictions, moves)
+        copies, moves = self.cache.take_copies(now), self.cache.arena.take_moves()  # in this order
+        self._plan = StepPlan(self._totals.steps, tuple(rows), loads, evictions, moves, copies)
         self.cache.begin_step()
         return self._plan
 
@@ -185,8 +187,9 @@ class Scheduler:
         watch: finds stop strings, which end a choice like any stop token.
         """
         assert plan is self._plan, "commit of a plan that is not in flight"
-        self._plan = None
+        self._plan, self._now = None, now
         self.cache.end_step()
+        self.cache.settle(result.copied, now)
         for row, row_result in zip(plan.rows, result.rows, strict=True):
             sequence = self._sequences.by_id.get(row.sequence)
             if sequence is not None:  # else aborted meanwhile
@@ -218,7 +221,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._events or self._claims.pending)
+        return bool(self._requests or self._events or self._claims.pending or self.cache.pending)
 
     def usage(self, request_id: str) -> Usage | None:
         """Counts so far of a request that has not ended; they only grow, and Finished repeats the last of them."""
@@ -252,6 +255,7 @@ class Scheduler:
         if request.prompt == 0:
             assert sequence.lease is not None
             request.cached = sequence.lease.matched
+            request.cached_host, request.cached_disk = sequence.lease.from_host, sequence.lease.from_disk
             self._totals.cached += request.cached
         sequence.computed = row.start + len(row.tokens) + result.accepted
         reached = min(sequence.computed, request.prompt_length)
@@ -304,7 +308,9 @@ class Scheduler:
     # Ending
 
     def _end(self, sequence: Sequence, reason: FinishReason, matched: str | int | None) -> None:
-        request = sequence.request
+        request, submit = sequence.request, sequence.request.submit
+        if submit.session and sequence.choice == 0 and sequence.lease is not None:
+            self.cache.keep(sequence.lease, submit.session, self._now, submit.keep_s, submit.pin)
         self._sequences.leave(sequence)
         self._events.append(ChoiceFinished(request.id, sequence.choice, reason, matched))
         if request.ended:
@@ -330,6 +336,7 @@ class Scheduler:
     def _forget(self, request: Request) -> None:
         del self._requests[request.id]
         self._ledger.closed(request)
+        self._composer.close(request)
         retired = self._claims.leave(request)
         if retired is not None:
             self.cache.drop(retired)

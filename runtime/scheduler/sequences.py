@@ -50,9 +50,9 @@ class Sequences:
         Raises InvalidNamespace. The sequence is in no queue before, and in `running` after True.
         """
         submit, tokens, cache = sequence.request.submit, sequence.tokens, self._cache
-        lease = cache.lease(submit.namespace, tokens, submit.adapter)
+        lease = cache.lease(submit.namespace, tokens, submit.adapter, submit.share_key.partition("/")[0])
         missing = cache.pages_for(len(tokens)) - len(lease.pages)
-        if missing + len(self.running) > cache.startable or not cache.extend(lease, len(tokens)):
+        if missing + len(self.running) > cache.startable or not cache.admit(lease, len(tokens)):
             cache.rollback(lease)
             return False
         sequence.lease, sequence.computed, sequence.phase = lease, lease.matched, Phase.RUNNING

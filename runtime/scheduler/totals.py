@@ -56,4 +56,5 @@ class Totals:
             refused_early=self.refused_early,
             yielded=sequences.yielded,
             step_times=times.report(),
+            tiers=cache.tiers.counts() if cache.tiers is not None else (),
         )

@@ -1,0 +1,74 @@
+"""Host memory that keeps copies of device pages: one slot per page id's worth of bytes, over all pools.
+
+Owns the bytes and the copies between slots and pages. Which slot holds what is tiers.py's. Copies are queued on the
+stream of the steps, so they come after what was asked of the device before and before what is asked after.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tenantry.runtime.cache.pool import KvPool
+
+_ALIGN = 64
+
+
+class HostPages:
+    """pools: whose pages of one id belong together. nbytes: how much memory may be used. On a CPU it is the operating
+    system's until a slot is first written; beside another device it is pinned."""
+
+    def __init__(self, pools: Sequence[KvPool], nbytes: int) -> None:
+        tensors = [tensor for pool in pools for tensor in pool.tensors()]
+        sizes = [-(-t[0].numel() * t.itemsize // _ALIGN) * _ALIGN for t in tensors]
+        self.page_bytes = sum(sizes)
+        self.slots = nbytes // self.page_bytes
+        self._device = tensors[0].device
+        on_device = self._device.type != "cpu"
+        shape = self.slots, self.page_bytes
+        self.memory = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_device)  # untouched until used
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        at = 0
+        for tensor, size in zip(tensors, sizes, strict=True):
+            part = self.memory[:, at : at + tensor[0].numel() * tensor.itemsize].view(tensor.dtype)
+            self._pairs.append((tensor, part.view(self.slots, *tensor.shape[1:])))
+            at += size
+        self._saved: torch.cuda.Event | None = None
+
+    def save(self, copies: Sequence[tuple[int, int]]) -> None:
+        """(page, slot): copy pages down."""
+        pages, slots = self._ids(copies)
+        for tensor, part in self._pairs:
+            if tensor.is_cuda:
+                taken = tensor[pages]
+                for i, (_, slot) in enumerate(copies):
+                    part[slot].copy_(taken[i], non_blocking=True)
+            else:
+                part[slots] = tensor[pages]
+        if self._device.type == "cuda":
+            self._saved = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._saved.record()
+
+    def restore(self, copies: Sequence[tuple[int, int]]) -> None:
+        """(slot, page): copy pages up."""
+        slots, pages = self._ids(copies)
+        for tensor, part in self._pairs:
+            if tensor.is_cuda:
+                for slot, page in copies:
+                    tensor[page].copy_(part[slot], non_blocking=True)
+            else:
+                tensor[pages] = part[slots]
+
+    def wait(self) -> None:
+        """Until slots hold what was saved to them so far: for who reads them from another thread."""
+        if self._saved is not None:
+            self._saved.synchronize()
+
+    def bytes_of(self, slot: int) -> memoryview:
+        """A slot, to be read from or written into while nothing else does."""
+        return self.memory[slot].numpy().data
+
+    def _ids(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        left, right = zip(*pairs, strict=True)
+        on = self._device
+        return torch.tensor(left, device=on), torch.tensor(right, device=on)
