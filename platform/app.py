@@ -43,6 +43,7 @@ from tenantry.platform.registry.intake import Intake, Places, reject_stale
 from tenantry.platform.registry.models import BaseModel
 from tenantry.platform.registry.service import Allowance, Drop, Registry
 from tenantry.platform.sessions import conversation_routes, response_routes, session_routes
+from tenantry.platform.sessions.kv import SessionKv
 from tenantry.platform.sessions.prewarm import Prewarmer
 from tenantry.platform.sessions.service import Lifetime, Sessions
 from tenantry.platform.sessions.sweep import Sweeper
@@ -86,12 +87,16 @@ class Gateway:
         places = Places(settings.data_dir / "quarantine", settings.blob_dir)
         self.intake = Intake(self.registry, places, parts.spec, Limits(max_bytes=settings.max_adapter_bytes))
         self.runs = Runs(self.settler, self.telemetry)
-        self.chat = ChatService(parts.serving, self.registry, self.admission, self.runs, self.telemetry)
-        self.sessions = Sessions(database, Lifetime(settings.session_retention, settings.session_keep))
+        self.chat = ChatService(
+            parts.serving, self.registry, self.admission, self.runs, self.telemetry, keep_s=settings.session_keep
+        )
+        kv = SessionKv(parts.serving.engine)
+        lifetime = Lifetime(settings.session_retention, settings.session_keep)
+        self.sessions = Sessions(database, lifetime, kv)
         token_bytes = parts.serving.text.token_bytes
         self.turns = Turns(self.sessions, self.registry, self.chat, self.runs, token_bytes)
         self.prewarmer = Prewarmer(self.sessions, self.registry, self.chat)
-        self._sweeper = Sweeper(database)
+        self._sweeper = Sweeper(database, kv)
         self.health = health.Health(database, self.epoch, parts.serving.engine, self.runs)
         self._reaper = Reaper(database, Journal(settings.journal_dir), self.telemetry)
         self.app: Litestar  # set by create_app, which needs the gateway's parts first

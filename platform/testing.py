@@ -154,6 +154,8 @@ class ScriptedEngine:
     guessing: tuple[Guessing, ...] = ()
     generations: list[ScriptedGeneration] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)
+    dropped_sessions: list[bytes] = field(default_factory=list)
+    kept_sessions: list[tuple[bytes, float, bool]] = field(default_factory=list)
     _encoded: dict[str, list[int]] = field(default_factory=dict)
 
     def generate(self, submit: Submit) -> ScriptedGeneration:
@@ -165,6 +167,12 @@ class ScriptedEngine:
         if not self.ready:
             raise EngineUnavailable(None, "the engine is not ready")
         return self.guessing
+
+    def keep_session(self, session: bytes, keep_s: float, pin: bool = False) -> None:
+        self.kept_sessions.append((session, keep_s, pin))
+
+    def drop_session(self, session: bytes) -> None:
+        self.dropped_sessions.append(session)
 
     async def drop(self, digest: bytes) -> None:
         self.dropped.append(digest)

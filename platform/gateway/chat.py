@@ -13,11 +13,14 @@ from hashlib import blake2b
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
+
 from tenantry.platform.core.errors import EngineAway, InvalidInput, Overloaded, TimedOut
 from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.gateway import bounds
+from tenantry.platform.gateway.cache_options import NOTHING, Kept, kept_for
 from tenantry.platform.gateway.openai import ChatRequest, CompletionRequest
-from tenantry.platform.gateway.render import ChatRenderer, Head, Renderer, TextRenderer
+from tenantry.platform.gateway.render import ChatRenderer, Head, Muted, Renderer, TextRenderer
 from tenantry.platform.gateway.runs import Decoder, Generation, Run, Runs, Store
 from tenantry.platform.metering.admission import Admission, Order
 from tenantry.platform.registry.models import Target
@@ -50,6 +53,8 @@ class Engine(Protocol):
     def stats(self) -> Stats | None: ...
     def generate(self, submit: Submit) -> Generation: ...
     async def guesses(self) -> tuple[Guessing, ...]: ...
+    def keep_session(self, session: bytes, keep_s: float, pin: bool) -> None: ...
+    def drop_session(self, session: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +76,14 @@ class Turn:
     """A request of somebody who keeps its history, and its answer too. target: the weights, which he chose.
 
     claim: awaited once the request is admitted, before any token; what it raises refuses the request. store: see Run.
+    kept: what the engine keeps of it afterwards.
     """
 
     target: Target
     renderer: Renderer
     claim: Callable[[], Awaitable[None]] | None = None
     store: Store | None = None
+    kept: Kept = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +103,10 @@ class ChatService:
         runs: Runs,
         telemetry: Telemetry,
         clock: Callable[[], float] = time.time,
+        keep_s: int = 1800,
     ) -> None:
         self._serving = serving
+        self._keep_s = keep_s
         self._registry = registry
         self._admission = admission
         self._runs = runs
@@ -122,10 +131,15 @@ class ChatService:
         bounds.check_numbers(request, self._serving.limits)
         prompt = await self._tokenise(request)
         sampling = bounds.sampling(request, len(prompt), self._serving.limits)
+        if request.prewarms:
+            sampling = _least(sampling)
+        kept = turn.kept if turn else self._kept(principal, request)
         order = _order(principal, target, len(prompt), sampling, request.speculate is not False)
         ticket = await self._admission.admit(order, request_id)
         try:
             renderer = turn.renderer if turn else self._renderer(request, target, prompt, sampling, ticket.request_id)
+            if request.prewarms:
+                renderer = Muted(renderer)
             if turn is not None and turn.claim is not None:
                 await turn.claim()
             submit = Submit(
@@ -140,6 +154,9 @@ class ChatService:
                 speculate=order.guesses,
                 priority=request.priority or 0,
                 weight=self._serving.weights.get(principal.tenant_name, 1.0),
+                session=kept.session,
+                keep_s=kept.keep_s,
+                pin=kept.pin,
             )
             run = Run(
                 ticket=ticket,
@@ -159,6 +176,9 @@ class ChatService:
     async def guesses(self) -> tuple[Guessing, ...]:
         """What the engine's guesses came to. Raises EngineUnavailable."""
         return await self._serving.engine.guesses()
+
+    def _kept(self, principal: Principal, request: ChatRequest | CompletionRequest) -> Kept:
+        return kept_for(principal, request.prompt_cache_key, request.prompt_cache_options, self._keep_s)
 
     async def _tokenise(self, request: ChatRequest | CompletionRequest) -> tuple[int, ...]:
         text, limits = self._serving.text, self._serving.limits
@@ -213,6 +233,11 @@ class ChatService:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _least(sampling: Sampling) -> Sampling:
+    """What computes a prompt and hardly more."""
+    return msgspec.structs.replace(sampling, max_tokens=1, min_tokens=0, n=1, temperature=0.0, logprobs=None)
 
 
 def share_key(principal: Principal) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from tenantry.platform.core.errors import InvalidInput
+from tenantry.platform.gateway.cache_options import CacheOptions
 
 MAX_MESSAGES = 2048
 MAX_LABEL = 512
@@ -25,7 +26,7 @@ _REFUSED: dict[str, tuple[str, str]] = {
         name: ("unsupported_parameter", f"{name} is not supported.")
         for name in (
             "functions", "function_call", "prediction", "moderation", "reasoning_effort", "verbosity",
-            "web_search_options", "prompt_cache_options", "cache_salt", "lora_path", "lora_request", "model_path",
+            "web_search_options", "cache_salt", "lora_path", "lora_request", "model_path",
             "extra_body", "custom_logit_processor", "logits_processors", "logit_processors", "prompt_embeds",
             "prompt_logprobs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
             "guided_decoding_backend", "guided_whitespace_pattern", "structured_outputs", "json_schema", "regex",
@@ -67,7 +68,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GenerationFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What both endpoints share. The second group is this field's common extensions, the third is ignored."""
+    """What both endpoints share. The second group is this field's common extensions, the third is ignored, the fourth
+    says what shall be kept for the next request."""
 
     model: str
     max_tokens: int | None = None
@@ -96,8 +98,10 @@ class GenerationFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     metadata: dict[str, str] | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+
+    prompt_cache_key: str | None = None
+    prompt_cache_options: CacheOptions | None = None
 
     @classmethod
     def screen(cls, fields: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +123,14 @@ class GenerationFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage is True
 
+    @property
+    def prewarms(self) -> bool:
+        """Nothing shall be generated."""
+        return self.prompt_cache_options is not None and self.prompt_cache_options.prewarm is True
+
     def check_shared(self) -> None:
+        if self.prompt_cache_options is not None:
+            self.prompt_cache_options.check()
         if self.stream_options is not None and not self.streams:
             raise InvalidInput("stream_options needs stream: true.", code="invalid_value", param="stream_options")
         if self.service_tier not in (None, "auto", "default"):

@@ -193,6 +193,32 @@ class TextRenderer:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Muted:
+    """Any renderer, of a request that generates only because an engine cannot do less than one token."""
+
+    inner: Renderer
+
+    def first(self) -> bytes:
+        return self.inner.first()
+
+    def piece(self, piece: Piece) -> bytes:
+        return self.inner.piece(_muted(piece)) if piece.finish is not None else b""
+
+    def last(self, usage: Usage) -> bytes:
+        return self.inner.last(usage)
+
+    def failed(self, error: PlatformError, request_id: str) -> bytes:
+        return self.inner.failed(error, request_id)
+
+    def whole(self, pieces: Iterable[Piece], usage: Usage) -> bytes:
+        return self.inner.whole([_muted(piece) for piece in pieces if piece.finish is not None], usage)
+
+
+def _muted(piece: Piece) -> Piece:
+    return Piece(piece.choice, finish="stop")
+
+
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
     """One piece per choice, in order of choices."""
     gathered: dict[int, list[Piece]] = {}

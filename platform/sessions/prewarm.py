@@ -7,6 +7,7 @@ from uuid import UUID
 
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import Conflict, PlatformError
+from tenantry.platform.gateway.cache_options import Kept, session_key
 from tenantry.platform.gateway.chat import ChatService, Turn
 from tenantry.platform.gateway.openai import ChatRequest, Message
 from tenantry.platform.gateway.render import Piece
@@ -46,7 +47,9 @@ class Prewarmer:
             temperature=0.0,
             speculate=False,
         )
-        opened = await self._chat.open(principal, request, request_id, Turn(target, _Silent()))
+        key = session_key(principal.isolation, "session", session_id.bytes)
+        turn = Turn(target, _Silent(), kept=Kept(key, session.keep_s, session.pinned))
+        opened = await self._chat.open(principal, request, request_id, turn)
         await opened.run.whole(receive)
         assert opened.run.usage is not None
         return opened.run.usage

@@ -25,16 +25,23 @@ _encoder = msgspec.json.Encoder()
 class ResponseRenderer:
     """One response. draft: it, as it stands before its first token. clock: seconds since the epoch.
 
-    logprobs: whether they were asked for. end: when it was finished, once anybody needed to know.
+    logprobs: whether they were asked for. silent: there is no output. end: when it was finished, once anybody needed
+    to know.
     """
 
     def __init__(
-        self, draft: r.Response, token_bytes: TokenBytes, clock: Callable[[], float], logprobs: bool
+        self,
+        draft: r.Response,
+        token_bytes: TokenBytes,
+        clock: Callable[[], float],
+        logprobs: bool = False,
+        silent: bool = False,
     ) -> None:
         self._draft = draft
         self._token_bytes = token_bytes
         self._clock = clock
         self._logprobs = logprobs
+        self._silent = silent
         self._item_id: UUID = ids.uuid7()
         self._sequence = 0
         self._pieces: list[Piece] = []
@@ -57,19 +64,17 @@ class ResponseRenderer:
         return Item(self._item_id, "assistant", [part], status, True)  # type: ignore[arg-type]
 
     def result(self, pieces: Iterable[Piece], usage: Usage) -> r.Response:
-        item = self.item(pieces)
-        return finished(self._draft, [item], self.end, r.Usage.of(usage.prompt, usage.cached, usage.completion))
+        items = [] if self._silent else [self.item(pieces)]
+        return finished(self._draft, items, self.end, r.Usage.of(usage.prompt, usage.cached, usage.completion))
 
     def first(self) -> bytes:
+        kinds = ("response.created", "response.in_progress")
+        begun = b"".join(self._event(kind, response=self._draft) for kind in kinds)
+        if self._silent:
+            return begun
         message = Message(ids.to_text("item", self._item_id), "assistant", [], "in_progress")
-        return b"".join(
-            (
-                self._event("response.created", response=self._draft),
-                self._event("response.in_progress", response=self._draft),
-                self._event("response.output_item.added", output_index=0, item=message),
-                self._at("response.content_part.added", part=part_of("assistant", "")),
-            )
-        )
+        begun += self._event("response.output_item.added", output_index=0, item=message)
+        return begun + self._at("response.content_part.added", part=part_of("assistant", ""))
 
     def piece(self, piece: Piece) -> bytes:
         self._pieces.append(piece)
@@ -80,6 +85,9 @@ class ResponseRenderer:
 
     def last(self, usage: Usage) -> bytes:
         response = self.result(self._pieces, usage)
+        end = f"response.{response.status}"
+        if self._silent:
+            return self._event(end, response=response)
         message = response.output[0]
         part = message.content[0]
         return b"".join(
@@ -87,7 +95,7 @@ class ResponseRenderer:
                 self._at("response.output_text.done", text=part["text"], logprobs=part.get("logprobs", [])),
                 self._at("response.content_part.done", part=part),
                 self._event("response.output_item.done", output_index=0, item=message),
-                self._event(f"response.{response.status}", response=response),
+                self._event(end, response=response),
             )
         )
 

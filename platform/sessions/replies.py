@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tenantry.platform.core import ids
+from tenantry.platform.gateway.cache_options import Ttl
 from tenantry.platform.sessions.items import Message
 from tenantry.platform.sessions.models import Item, Kind, Policy, Session, Version
 
@@ -115,6 +116,12 @@ class Failure(msgspec.Struct, frozen=True):
 ResponseStatus = Literal["completed", "incomplete", "in_progress", "failed", "cancelled"]
 
 
+class CacheApplied(msgspec.Struct, frozen=True):
+    ttl: Ttl
+    mode: Literal["implicit"] = "implicit"
+    pin: bool = False
+
+
 class Echo(msgspec.Struct, frozen=True, kw_only=True):
     """How a response was asked for, as every reply repeats it and as it is stored."""
 
@@ -128,6 +135,7 @@ class Echo(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None
     safety_identifier: str | None
     prompt_cache_key: str | None
+    prompt_cache_options: CacheApplied | None = None
 
 
 class TextFormat(msgspec.Struct, frozen=True):

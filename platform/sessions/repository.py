@@ -266,8 +266,8 @@ class Repository:
             before = await self.listed(first["session_id"], before_seq=first["first_seq"])
         return first["session_id"], before + await self.items_of(row["id"] for row in rows)
 
-    async def delete_response(self, response: Response) -> None:
-        """Its content goes, but what a conversation lists stays; a thread without any other response goes whole."""
+    async def delete_response(self, response: Response) -> bool:
+        """Its content goes, but what a conversation lists stays; a thread without any other goes whole: then True."""
         await self._c.execute(
             "DELETE FROM session_item WHERE tenant_id = $1 AND response_id = $2 AND NOT listed",
             self._tenant, response.id,
@@ -280,11 +280,13 @@ class Repository:
             "UPDATE response SET deleted_at = now(), settings = '{}' WHERE tenant_id = $1 AND id = $2",
             self._tenant, response.id,
         )  # fmt: skip
-        await self._c.execute(
+        whole = await self._c.fetchval(
             """DELETE FROM session s WHERE s.tenant_id = $1 AND s.id = $2 AND s.kind = 'thread' AND NOT EXISTS
-            (SELECT FROM response p WHERE p.tenant_id = $1 AND p.session_id = $2 AND p.deleted_at IS NULL)""",
+            (SELECT FROM response p WHERE p.tenant_id = $1 AND p.session_id = $2 AND p.deleted_at IS NULL)
+            RETURNING true""",
             self._tenant, response.session_id,
         )  # fmt: skip
+        return bool(whole)
 
 
 async def delete_expired(connection: Connection, limit: int) -> list[tuple[UUID, UUID]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from tenantry.platform.core.errors import InvalidInput
+from tenantry.platform.gateway.cache_options import CacheOptions
 from tenantry.platform.gateway.openai import ChatRequest, Message, StreamOptions
 from tenantry.platform.sessions.models import Policy
 
@@ -36,7 +37,8 @@ class ConversationRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """POST /v1/responses. The second group is accepted and changes nothing, the third are extensions of ours.
+    """POST /v1/responses. The second group is accepted and changes nothing, the third says what is kept for the next
+    turn and holds extensions of ours.
 
     x_version_policy: of the session that this begins: `pin` stays on the adapter version that answers first, `follow`
     goes where the alias goes.
@@ -62,9 +64,10 @@ class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     safety_identifier: str | None = None
     service_tier: str | None = None
     parallel_tool_calls: bool | None = None
-    prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
 
+    prompt_cache_key: str | None = None
+    prompt_cache_options: CacheOptions | None = None
     top_k: int | None = None
     min_p: float | None = None
     presence_penalty: float | None = None
@@ -77,6 +80,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     speculate: bool | None = None
+    priority: int | None = None
     x_version_policy: Policy | None = None
 
     @classmethod
@@ -94,11 +98,16 @@ class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     @property
     def stored(self) -> bool:
-        return self.store is not False
+        """Whether it becomes a turn. What is only prewarmed is said later."""
+        return self.store is not False and not self.prewarms
 
     @property
     def conversation_id(self) -> str | None:
         return self.conversation.id if isinstance(self.conversation, ConversationRef) else self.conversation
+
+    @property
+    def prewarms(self) -> bool:
+        return self.prompt_cache_options is not None and self.prompt_cache_options.prewarm is True
 
     @property
     def wants_logprobs(self) -> bool:
@@ -108,7 +117,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         """Everything that needs neither the model nor the history. Raises InvalidInput."""
         if self.previous_response_id is not None and self.conversation is not None:
             raise _conflict("previous_response_id and conversation exclude each other.", "previous_response_id")
-        if self.conversation is not None and not self.stored:
+        if self.conversation is not None and self.store is False:
             raise _conflict("A turn of a conversation is stored: leave out store: false.", "store")
         if self.x_version_policy is not None and (self.previous_response_id or self.conversation is not None):
             raise _conflict("The policy is chosen where a session begins.", "x_version_policy")
@@ -140,6 +149,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             service_tier=self.service_tier,
             safety_identifier=self.safety_identifier,
             prompt_cache_key=self.prompt_cache_key,
+            prompt_cache_options=self.prompt_cache_options,
             prompt_cache_retention=self.prompt_cache_retention,
             top_k=self.top_k,
             min_p=self.min_p,
@@ -153,6 +163,7 @@ class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             min_tokens=self.min_tokens,
             ignore_eos=self.ignore_eos,
             speculate=self.speculate,
+            priority=self.priority,
         )
 
 

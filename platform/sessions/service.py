@@ -10,6 +10,7 @@ from tenantry.platform.core import ids
 from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import Conflict
 from tenantry.platform.core.paging import cut
+from tenantry.platform.sessions.kv import SessionKv
 from tenantry.platform.sessions.models import Item, Kind, Policy, Response, Session, Totals, absent
 from tenantry.platform.sessions.repository import Order, Repository
 
@@ -26,9 +27,10 @@ class Lifetime:
 
 
 class Sessions:
-    def __init__(self, database: Database, lifetime: Lifetime) -> None:
+    def __init__(self, database: Database, lifetime: Lifetime, kv: SessionKv) -> None:
         self.database = database
         self.lifetime = lifetime
+        self._kv = kv
 
     async def create(self, tenant_id: UUID, items: list[Item], metadata: dict[str, str], policy: Policy) -> Session:
         """A conversation that begins with these items."""
@@ -63,6 +65,7 @@ class Sessions:
             repository = Repository(connection, tenant_id)
             await session_of(repository, session_id, kind)
             await repository.delete_session(session_id)
+        self._kv.forget(tenant_id, session_id)
 
     async def overview(
         self,
@@ -104,7 +107,10 @@ class Sessions:
             repository = Repository(connection, tenant_id)
             await session_of(repository, session_id)
             await repository.change_session(session_id, metadata, policy, keep_s, pinned)
-            return await _summary(repository, session_id)
+            session, totals = await _summary(repository, session_id)
+        if keep_s is not None or pinned is not None:
+            self._kv.keep(tenant_id, session_id, session.keep_s, session.pinned)
+        return session, totals
 
     async def fork(self, tenant_id: UUID, session_id: UUID, response_id: UUID) -> tuple[Session, Totals]:
         """A conversation of its own that remembers what was said up to the end of this response."""
@@ -180,7 +186,10 @@ class Sessions:
     async def delete_response(self, tenant_id: UUID, response_id: UUID) -> None:
         async with self.database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
-            await repository.delete_response(await response_of(repository, response_id))
+            response = await response_of(repository, response_id)
+            whole = await repository.delete_response(response)
+        if whole:
+            self._kv.forget(tenant_id, response.session_id)
 
     async def _append(
         self, connection: Connection, tenant_id: UUID, session_id: UUID, places: int, items: list[Item]

@@ -12,6 +12,7 @@ import structlog
 
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import DatabaseUnavailable
+from tenantry.platform.sessions.kv import SessionKv
 from tenantry.platform.sessions.repository import delete_expired
 
 EVERY_S: Final = 60.0
@@ -22,8 +23,9 @@ log = structlog.get_logger(__name__)
 class Sweeper:
     """Several may run at once: each takes rows that no other holds."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, kv: SessionKv) -> None:
         self._database = database
+        self._kv = kv
 
     async def run(self) -> None:
         """Forever; an outage only delays it."""
@@ -41,6 +43,8 @@ class Sweeper:
         while True:
             async with self._database.operator() as connection:
                 batch = await delete_expired(connection, BATCH)
+            for tenant_id, session_id in batch:
+                self._kv.forget(tenant_id, session_id)
             swept += batch
             if len(batch) < BATCH:
                 break

@@ -6,44 +6,30 @@ what is written when it is settled. Generating is the chat service's; money is m
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
 from uuid import UUID
 
 import msgspec
 
 from tenantry.platform.core import ids
-from tenantry.platform.core.database import Connection, Database
+from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import PlatformError, TimedOut
+from tenantry.platform.gateway.cache_options import TTL_S, CacheOptions, Kept, kept_for, session_key
 from tenantry.platform.gateway.chat import ChatService, Opened, Turn
-from tenantry.platform.gateway.render import Piece, TokenBytes
+from tenantry.platform.gateway.render import TokenBytes
 from tenantry.platform.gateway.runs import Runs
 from tenantry.platform.registry.models import Target
 from tenantry.platform.registry.service import Registry
 from tenantry.platform.sessions import items, replies, requests
+from tenantry.platform.sessions.commit import Pending, Place
 from tenantry.platform.sessions.models import Item, Policy, Response, Session, absent, named
 from tenantry.platform.sessions.render import ResponseRenderer, finished
 from tenantry.platform.sessions.repository import Repository
 from tenantry.platform.sessions.service import Sessions, busy, session_of
 from tenantry.platform.sessions.versions import target_of
 from tenantry.platform.tenants.principal import Principal
-from tenantry.runtime.messages import Usage
 
 CANCEL_WAIT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a turn goes. session: None when it begins one. previous_id: what it continues. history: said before."""
-
-    session: Session | None = None
-    previous_id: UUID | None = None
-    history: tuple[Item, ...] = ()
-
-    @property
-    def in_conversation(self) -> bool:
-        return self.session is not None and self.previous_id is None
 
 
 class Turns:
@@ -69,42 +55,25 @@ class Turns:
         request.check()
         said = items.read(request.input, "input")
         place = await self._place(principal.tenant_id, request)
-        target = await target_of(self._registry, principal.tenant_id, request.model, place.session)
-        policy: Policy = place.session.policy if place.session else request.x_version_policy or "pin"
-        session_id = place.session.id if place.session else request_id
-        draft = self._draft(request, request_id, place, _session_view(session_id, place, policy, target), target)
-        renderer = ResponseRenderer(draft, self._token_bytes, self._clock, request.wants_logprobs)
-
-        async def claim() -> None:
-            assert place.session is not None
-            async with self._database.tenant(principal.tenant_id) as connection:
-                repository = Repository(connection, principal.tenant_id)
-                if not await repository.claim(place.session.id, place.session.revision, request_id):
-                    raise busy()
-
-        async def store(connection: Connection, pieces: Sequence[Piece], usage: Usage) -> None:
-            repository = Repository(connection, principal.tenant_id)
-            lifetime = self._sessions.lifetime
-            if place.session is None:
-                await repository.add_session(
-                    session_id, "thread", policy, {}, lifetime.keep_s, False, lifetime.retention_s
-                )
-            new = [*said, renderer.item(pieces)]
-            first = await repository.take_seqs(session_id, len(new), lifetime.retention_s)
-            if first is None:  # deleted, or expired, while it was being answered
-                raise absent("conversation" if place.in_conversation else "response", _param(place))
-            await repository.settle_on(session_id, target.model, target.adapter_id, target.version_id)
-            await repository.add_response(
-                request_id, session_id, place.previous_id, first if place.in_conversation else None,
-                new[-1].status, _echo(draft), datetime.fromtimestamp(draft.created_at, UTC), renderer.end,
-            )  # fmt: skip
-            await repository.add_items(session_id, first, new, place.in_conversation, request_id)
-
+        session = place.session
+        target = await target_of(self._registry, principal.tenant_id, request.model, session)
+        policy: Policy = session.policy if session else request.x_version_policy or "pin"
+        session_id = session.id if session else request_id
+        kept = self._kept(principal, request, session_id, session)
+        view = _session_view(session_id, place, policy, target)
+        draft = self._draft(request, request_id, place, view, target, kept)
+        renderer = ResponseRenderer(draft, self._token_bytes, self._clock, request.wants_logprobs, request.prewarms)
+        pending = Pending(
+            principal.tenant_id, request_id, session_id, place, said, target, policy, kept,
+            request.prompt_cache_options, draft, renderer,
+            self._sessions.lifetime,
+        )  # fmt: skip
         turn = Turn(
             target=target,
             renderer=renderer,
-            claim=claim if place.in_conversation else None,
-            store=store if request.stored else None,
+            claim=(lambda: pending.claim(self._database)) if place.in_conversation and request.stored else None,
+            store=pending.store if request.stored else None,
+            kept=kept,
         )
         asked = request.asked(items.turns([*place.history, *said], request.instructions))
         try:
@@ -112,7 +81,7 @@ class Turns:
         except PlatformError as error:
             raise _renamed(error) from None
         headers: dict[str, str] = {"x-tenantry-version-policy": policy}
-        if request.stored or place.session is not None:
+        if request.stored or session is not None:
             headers["x-tenantry-session"] = ids.to_text("session", session_id)
         return Opened(opened.run, {**opened.headers, **headers})
 
@@ -156,6 +125,20 @@ class Turns:
                 return Place(await session_of(repository, found[0]), previous, tuple(found[1]))
         return Place()
 
+    def _kept(
+        self, principal: Principal, request: requests.ResponseRequest, session_id: UUID, session: Session | None
+    ) -> Kept:
+        """What the engine keeps: as the request says, else as the session does, else as everybody's."""
+        options, keep_s = request.prompt_cache_options, self._sessions.lifetime.keep_s
+        if session is None and not request.stored:
+            return kept_for(principal, request.prompt_cache_key, options, keep_s)
+        asked = options or CacheOptions()
+        if session is not None:
+            keep_s = session.keep_s
+        pin = session.pinned if asked.pin is None and session is not None else bool(asked.pin)
+        ttl = keep_s if asked.keep_s is None else asked.keep_s
+        return Kept(session_key(principal.isolation, "session", session_id.bytes), ttl, pin)
+
     def _draft(
         self,
         request: requests.ResponseRequest,
@@ -163,6 +146,7 @@ class Turns:
         place: Place,
         view: replies.SessionView,
         target: Target,
+        kept: Kept,
     ) -> replies.Response:
         in_conversation = place.session is not None and place.in_conversation
         return replies.Response(
@@ -180,6 +164,7 @@ class Turns:
             user=request.user,
             safety_identifier=request.safety_identifier,
             prompt_cache_key=request.prompt_cache_key,
+            prompt_cache_options=_applied(kept),
             store=request.stored,
             previous_response_id=request.previous_response_id,
             conversation=replies.ConversationOf(ids.to_text("conversation", place.session.id))
@@ -216,12 +201,12 @@ def _session_view(session_id: UUID, place: Place, policy: Policy, target: Target
     return replies.SessionView(ids.to_text("session", session_id), kind, policy, target.model, target.number, digest)
 
 
-def _echo(draft: replies.Response) -> dict[str, object]:
-    return {name: getattr(draft, name) for name in replies.Echo.__struct_fields__}
-
-
-def _param(place: Place) -> str:
-    return "conversation" if place.in_conversation else "previous_response_id"
+def _applied(kept: Kept) -> replies.CacheApplied | None:
+    """In the two words that the client's type knows; any other time is told by /api/v1/sessions."""
+    for ttl, keep_s in TTL_S.items():
+        if kept.session and kept.keep_s == keep_s:
+            return replies.CacheApplied(ttl, pin=kept.pin)
+    return None
 
 
 def _renamed(error: PlatformError) -> PlatformError:

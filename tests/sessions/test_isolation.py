@@ -4,10 +4,12 @@ import asyncpg
 import pytest
 
 from tenantry.platform.core import ids
+from tenantry.platform.sessions.kv import SessionKv
 from tenantry.platform.sessions.models import Item
 from tenantry.platform.sessions.repository import Repository
 from tenantry.platform.sessions.sweep import Sweeper
 from tenantry.platform.tenants import service
+from tenantry.platform.testing import ScriptedEngine
 
 TABLES = ("session", "response", "session_item")
 CANARY = "xylophone-canary-7319"
@@ -66,8 +68,11 @@ async def test_the_sweep_takes_what_expired_and_nothing_else(database):
     gone = [await conversation(database, tenant, -1.0) for tenant in (mine, other)]
     async with database.tenant(mine) as connection:
         assert await Repository(connection, mine).session(gone[0]) is None, "expired is gone before it is swept"
-    assert sorted(await Sweeper(database).sweep()) == sorted(zip((mine, other), gone, strict=True))
-    assert await Sweeper(database).sweep() == []
+    engine = ScriptedEngine(None)
+    sweeper = Sweeper(database, SessionKv(engine))
+    assert sorted(await sweeper.sweep()) == sorted(zip((mine, other), gone, strict=True))
+    assert len(set(engine.dropped_sessions)) == 2
+    assert await sweeper.sweep() == []
     async with database.operator() as connection:
         assert [row["id"] for row in await connection.fetch("SELECT id FROM session")] == [kept]
         assert await connection.fetchval("SELECT count(*) FROM session_item") == 1

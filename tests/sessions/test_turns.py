@@ -1,5 +1,6 @@
 """A turn commits whole with its bill or not at all; two never write into one list; versions stay or follow."""
 
+import asyncio
 import threading
 import time
 from uuid import UUID
@@ -87,6 +88,41 @@ def test_of_many_racers_only_whole_turns_remain(client, live, tenant, conversati
     assert len(kept) == 2 * len(done) >= 2
     assert kept[1::2] == ["the quick"] * len(done)
     assert len(set(kept[::2])) == len(done)
+
+
+def test_of_two_that_read_the_same_history_one_gets_the_turn(client, live, conversation, monkeypatch):
+    """Neither sees the other's turn when it looks, because neither has begun: the place itself must decide."""
+    admission = live.gateway.admission
+    admit, arrived, both = admission.admit, [], asyncio.Event()
+
+    async def together(order, request_id):
+        ticket = await admit(order, request_id)
+        arrived.append(ticket)
+        if len(arrived) == 2:
+            both.set()
+        await asyncio.wait_for(both.wait(), 10)
+        return ticket
+
+    monkeypatch.setattr(admission, "admit", together)
+    answers = []
+
+    def race(i):
+        try:
+            answers.append(client.responses.create(**FAST, input=f"r{i}", conversation=conversation.id).output_text)
+        except openai.ConflictError as error:
+            answers.append(error.code)
+
+    racers = [threading.Thread(target=race, args=(i,)) for i in range(2)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert sorted(answers) == ["session_busy", "the quick"]
+    assert len(texts(client, conversation)) == 3
+    costs = rows(
+        live, "SELECT outcome, nano FROM usage_event WHERE request_id = ANY ($1)", [t.request_id for t in arrived]
+    )
+    assert {outcome: nano > 0 for outcome, nano in costs} == {"completed": True, "failed": False}
 
 
 def test_a_disconnect_rolls_the_turn_back_and_bills_what_was_generated(client, live, conversation):
