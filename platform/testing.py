@@ -138,17 +138,20 @@ class ScriptedGeneration:
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt=len(self.submit.prompt), completion=self.generated)
+        found = self.engine.found
+        return Usage(len(self.submit.prompt), sum(found), self.generated, cached_host=found[1], cached_disk=found[2])
 
 
 @dataclass(slots=True)
 class ScriptedEngine:
-    """pace: seconds per token. script: what every generation says; an adapter's begins with its digest's letter."""
+    """pace: seconds per token. script: what every generation says; an adapter's begins with its digest's letter.
+    found: cached tokens that every request is told of: on the device, in host memory, on disk."""
 
     text: TextModel
     script: str = "the quick brown fox jumps over the lazy dog. "
     pace: float = 0.0
     ready: bool = True
+    found: tuple[int, int, int] = (0, 0, 0)
     stats: Stats | None = None
     refuse: tuple[str, str, str | None] | tuple[str, str, str | None, int] | None = None
     guessing: tuple[Guessing, ...] = ()

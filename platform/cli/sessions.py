@@ -20,7 +20,8 @@ COLUMNS = (
 )  # fmt: skip
 TURN_COLUMNS = (
     ("id", "response"), ("previous", "continues"), ("status", "status"), ("model", "model"), ("version", "version"),
-    ("cached_tokens", "cached"), ("computed_tokens", "computed"), ("generated_tokens", "generated"), ("cost", "cost"),
+    ("cached_tokens", "cached"), ("cached_host_tokens", "from host"), ("cached_disk_tokens", "from disk"),
+    ("computed_tokens", "computed"), ("generated_tokens", "generated"), ("cost", "cost"),
     ("created_at", "at"),
 )  # fmt: skip
 Id = Annotated[str, Parameter(help="A session's id, sess_...")]

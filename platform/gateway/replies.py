@@ -17,7 +17,11 @@ _encoder = msgspec.json.Encoder()
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
+    """Of the cached tokens, x_ says how many came back from lower tiers; the device had the others."""
+
     cached_tokens: int
+    x_cached_host_tokens: int = 0
+    x_cached_disk_tokens: int = 0
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
@@ -40,7 +44,7 @@ class UsageReply(msgspec.Struct, frozen=True):
             prompt_tokens=usage.prompt,
             completion_tokens=usage.completion,
             total_tokens=usage.prompt + usage.completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached),
+            prompt_tokens_details=PromptTokensDetails(usage.cached, usage.cached_host, usage.cached_disk),
             completion_tokens_details=CompletionTokensDetails(
                 accepted_prediction_tokens=usage.accepted, rejected_prediction_tokens=usage.rejected
             ),

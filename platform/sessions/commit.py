@@ -13,8 +13,8 @@ from tenantry.platform.gateway.cache_options import CacheOptions, Kept
 from tenantry.platform.gateway.render import Piece
 from tenantry.platform.registry.models import Target
 from tenantry.platform.sessions import replies
-from tenantry.platform.sessions.models import Item, Policy, Session, absent
-from tenantry.platform.sessions.render import ResponseRenderer
+from tenantry.platform.sessions.models import Item, Policy, Response, Session, absent
+from tenantry.platform.sessions.render import ResponseRenderer, counts_of
 from tenantry.platform.sessions.repository import Repository
 from tenantry.platform.sessions.service import Lifetime, busy
 from tenantry.runtime.messages import Usage
@@ -79,8 +79,9 @@ class Pending:
         await repository.settle_on(self.session_id, target.model, target.adapter_id, target.version_id)
         created, in_conversation = datetime.fromtimestamp(self.draft.created_at, UTC), place.in_conversation
         echo = {name: getattr(self.draft, name) for name in replies.Echo.__struct_fields__}
-        await repository.add_response(
+        turn = Response(
             self.id, self.session_id, place.previous_id, first if in_conversation else None, new[-1].status, echo,
-            created, self.renderer.end,
+            created, self.renderer.end, counts_of(usage), None,
         )  # fmt: skip
+        await repository.add_response(turn)
         await repository.add_items(self.session_id, first, new, in_conversation, self.id)

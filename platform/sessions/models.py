@@ -74,12 +74,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a turn cost, from its usage event."""
+    """A turn's tokens, as its usage event has them, and what they cost once that is known. cached_host, cached_disk:
+    parts of cached."""
 
     prompt: int
     cached: int
     completion: int
-    nano: int
+    cached_host: int
+    cached_disk: int
+    nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class Totals:
     prompt: int = 0
     cached: int = 0
     completion: int = 0
+    cached_host: int = 0
+    cached_disk: int = 0
     nano: int = 0
 
 

@@ -16,7 +16,7 @@ from tenantry.platform.core.errors import PlatformError
 from tenantry.platform.gateway.render import Piece, TokenBytes, joined
 from tenantry.platform.sessions import replies as r
 from tenantry.platform.sessions.items import Message, part_of
-from tenantry.platform.sessions.models import Item
+from tenantry.platform.sessions.models import Counts, Item
 from tenantry.runtime.messages import TokenLogprob, Usage
 
 _encoder = msgspec.json.Encoder()
@@ -65,7 +65,7 @@ class ResponseRenderer:
 
     def result(self, pieces: Iterable[Piece], usage: Usage) -> r.Response:
         items = [] if self._silent else [self.item(pieces)]
-        return finished(self._draft, items, self.end, r.Usage.of(usage.prompt, usage.cached, usage.completion))
+        return finished(self._draft, items, self.end, r.Usage.of(counts_of(usage)))
 
     def first(self) -> bytes:
         kinds = ("response.created", "response.in_progress")
@@ -132,6 +132,10 @@ class ResponseRenderer:
         raw = self._token_bytes(token)
         shown: dict[str, Any] = {"token": raw.decode("utf-8", "replace"), "logprob": logprob}
         return {**shown, "bytes": list(raw)} if whole else shown
+
+
+def counts_of(usage: Usage) -> Counts:
+    return Counts(usage.prompt, usage.cached, usage.completion, usage.cached_host, usage.cached_disk)
 
 
 def finished(draft: r.Response, output: list[Item], end: datetime, usage: r.Usage) -> r.Response:

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from tenantry.platform.core import ids
 from tenantry.platform.gateway.cache_options import Ttl
 from tenantry.platform.sessions.items import Message
-from tenantry.platform.sessions.models import Item, Kind, Policy, Session, Version
+from tenantry.platform.sessions.models import Counts, Item, Kind, Policy, Session, Version
 
 
 class SessionView(msgspec.Struct, frozen=True):
@@ -75,9 +75,12 @@ class ItemList(msgspec.Struct, frozen=True):
 
 
 class InputTokensDetails(msgspec.Struct, frozen=True):
-    """cache_write_tokens is 0: keeping a prefix costs nothing here."""
+    """cache_write_tokens is 0: keeping a prefix costs nothing here. x_: those of the cached tokens that came back
+    from host memory, and from disk; the device had the others."""
 
     cached_tokens: int
+    x_cached_host_tokens: int = 0
+    x_cached_disk_tokens: int = 0
     cache_write_tokens: int = 0
 
 
@@ -93,8 +96,9 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens_details: OutputTokensDetails = OutputTokensDetails()
 
     @classmethod
-    def of(cls, prompt: int, cached: int, completion: int) -> "Usage":
-        return cls(prompt, completion, prompt + completion, InputTokensDetails(cached))
+    def of(cls, counts: Counts) -> "Usage":
+        details = InputTokensDetails(counts.cached, counts.cached_host, counts.cached_disk)
+        return cls(counts.prompt, counts.completion, counts.prompt + counts.completion, details)
 
 
 class ConversationOf(msgspec.Struct, frozen=True):

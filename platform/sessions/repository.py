@@ -97,7 +97,8 @@ class Repository:
         """Of those that had turns."""
         rows = await self._c.fetch(
             """SELECT p.session_id, count(*) AS turns, sum(e.prompt)::bigint AS prompt,
-            sum(e.cached)::bigint AS cached, sum(e.completion)::bigint AS completion, sum(e.nano)::bigint AS nano
+            sum(e.cached)::bigint AS cached, sum(e.completion)::bigint AS completion, sum(e.nano)::bigint AS nano,
+            sum(p.cached_host)::bigint AS cached_host, sum(p.cached_disk)::bigint AS cached_disk
             FROM response p JOIN usage_event e ON e.tenant_id = p.tenant_id AND e.request_id = p.id
             WHERE p.tenant_id = $1 AND p.session_id = ANY ($2) AND p.deleted_at IS NULL GROUP BY 1""",
             self._tenant, list(session_ids),
@@ -215,22 +216,14 @@ class Repository:
         rows = await self._c.fetch(_RESPONSES[order], self._tenant, session_id, after, limit)
         return [_response(row) for row in rows]
 
-    async def add_response(
-        self,
-        response_id: UUID,
-        session_id: UUID,
-        previous_id: UUID | None,
-        first_seq: int | None,
-        status: str,
-        settings: dict[str, Any],
-        created_at: Any,
-        completed_at: Any,
-    ) -> None:
+    async def add_response(self, response: Response) -> None:
+        """What its usage event says is not written again."""
+        r = response
         await self._c.execute(
             """INSERT INTO response (tenant_id, id, session_id, previous_id, first_seq, status, settings, created_at,
-            completed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
-            self._tenant, response_id, session_id, previous_id, first_seq, status, _json(settings), created_at,
-            completed_at,
+            completed_at, cached_host, cached_disk) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
+            self._tenant, r.id, r.session_id, r.previous_id, r.first_seq, r.status, _json(r.settings), r.created_at,
+            r.completed_at, r.counts.cached_host, r.counts.cached_disk,
         )  # fmt: skip
 
     async def items_of(
@@ -322,7 +315,7 @@ def _item(row: Any) -> Item:
 
 
 def _response(row: Any) -> Response:
-    counts = Counts(row["prompt"], row["cached"], row["completion"], row["nano"])
+    counts = Counts(*(row[name] for name in Counts.__dataclass_fields__))
     return Response(
         row["id"], row["session_id"], row["previous_id"], row["first_seq"], row["status"],
         msgspec.json.decode(row["settings"]), row["created_at"], row["completed_at"], counts, _version(row),

@@ -32,6 +32,8 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
     turns: int
     prompt_tokens: int
     cached_tokens: int
+    cached_host_tokens: int
+    cached_disk_tokens: int
     computed_tokens: int
     generated_tokens: int
     cost: str
@@ -58,6 +60,8 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
             turns=totals.turns,
             prompt_tokens=totals.prompt,
             cached_tokens=totals.cached,
+            cached_host_tokens=totals.cached_host,
+            cached_disk_tokens=totals.cached_disk,
             computed_tokens=totals.prompt - totals.cached,
             generated_tokens=totals.completion,
             cost=money.render(totals.nano),
@@ -72,7 +76,8 @@ class SessionPage(Page, frozen=True, kw_only=True):
 
 
 class TurnView(msgspec.Struct, frozen=True, kw_only=True):
-    """One response. previous: the one it continued, where it was not simply the conversation's next turn."""
+    """One response. previous: the one it continued, where it was not simply the conversation's next turn. Of the
+    cached tokens, those that came back from host memory and from disk are told beside; the device had the others."""
 
     id: str
     previous: str | None
@@ -83,6 +88,8 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None
     prompt_tokens: int
     cached_tokens: int
+    cached_host_tokens: int
+    cached_disk_tokens: int
     computed_tokens: int
     generated_tokens: int
     cost: str
@@ -103,6 +110,8 @@ class TurnView(msgspec.Struct, frozen=True, kw_only=True):
             digest=version.digest.hex() if version else None,
             prompt_tokens=counts.prompt,
             cached_tokens=counts.cached,
+            cached_host_tokens=counts.cached_host,
+            cached_disk_tokens=counts.cached_disk,
             computed_tokens=counts.prompt - counts.cached,
             generated_tokens=counts.completion,
             cost=money.render(counts.nano),

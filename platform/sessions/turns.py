@@ -176,7 +176,7 @@ class Turns:
 
 def response_view(response: Response, session: Session, output: list[Item]) -> replies.Response:
     """A stored response, equal to what was answered when it was made."""
-    counts, version = response.counts, response.version
+    version = response.version
     echo = msgspec.convert(response.settings, replies.Echo)
     draft = replies.Response(
         **msgspec.structs.asdict(echo),
@@ -191,8 +191,7 @@ def response_view(response: Response, session: Session, output: list[Item]) -> r
         else None,
         x_session=replies.view_of(session.id, session.kind, session.policy, echo.model, version),
     )
-    usage = replies.Usage.of(counts.prompt, counts.cached, counts.completion)
-    return finished(draft, output, response.completed_at, usage)
+    return finished(draft, output, response.completed_at, replies.Usage.of(response.counts))
 
 
 def _session_view(session_id: UUID, place: Place, policy: Policy, target: Target) -> replies.SessionView:

@@ -59,4 +59,4 @@ def _reset(request):
     yield
     if "live" in request.fixturenames:
         engine = request.getfixturevalue("live").engine
-        engine.pace, engine.ready, engine.refuse = 0.0, True, None
+        engine.pace, engine.ready, engine.refuse, engine.found = 0.0, True, None, (0, 0, 0)

@@ -85,6 +85,23 @@ def test_prewarming_generates_nothing_and_stores_nothing(client, http, live):
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == ""
 
 
+def test_cached_tokens_are_told_by_tier_wherever_tokens_are(client, http, live):
+    live.engine.found = (5, 3, 2)
+    reply = client.responses.create(**FAST, input="a rather long question")
+    details = reply.usage.input_tokens_details
+    assert (details.cached_tokens, details.x_cached_host_tokens, details.x_cached_disk_tokens) == (10, 3, 2)
+    assert client.responses.retrieve(reply.id) == reply
+    details = client.chat.completions.create(**CHAT).usage.prompt_tokens_details
+    assert (details.cached_tokens, details.x_cached_host_tokens, details.x_cached_disk_tokens) == (10, 3, 2)
+    client.responses.create(**FAST, input="and on", previous_response_id=reply.id)
+    path = f"/api/v1/sessions/{reply.x_session['id']}"
+    whole, turns = http.get(path).json(), http.get(f"{path}/turns").json()["data"]
+    names = ("cached_tokens", "cached_host_tokens", "cached_disk_tokens")
+    assert [tuple(turn[name] for name in names) for turn in turns] == [(10, 3, 2)] * 2
+    assert tuple(whole[name] for name in names) == (20, 6, 4)
+    assert whole["computed_tokens"] == whole["prompt_tokens"] - 20
+
+
 @pytest.mark.parametrize(
     ("options", "param"),
     [
