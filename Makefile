@@ -10,7 +10,10 @@ export TRITON_INTERPRET := 1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint bench bench-peers gpu soak simulate chaos demo-model clean
+UI := admin-ui/dist/index.html
+UI_SOURCES := $(shell find admin-ui \( -name node_modules -o -name dist \) -prune -o -type f -print)
+
+.PHONY: help setup serve test lint ui ui-test screenshots bench bench-peers gpu soak simulate chaos demo-model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -24,7 +27,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP) ## make the environment from pinned versions
 
-serve: $(STAMP) ## serve the demo: two tenants, their adapters, keys and curl lines
+# Without Node and without a way to it the server still serves, and /admin says what is missing.
+$(UI): $(UI_SOURCES) | $(STAMP)
+	@echo "tenantry: building the console"
+	@admin-ui/build.sh "$(CURDIR)/$(BIN)" || echo "tenantry: the console could not be built; everything else works"
+
+ui: $(UI) ## build the console into admin-ui/dist, which the gateway serves at /admin
+
+serve: $(STAMP) $(UI) ## serve the demo: two tenants, their adapters, keys and curl lines
 	@exec $(BIN)/tenantry serve --demo
 
 lint: $(STAMP) ## ruff, strict types, import contracts
@@ -33,7 +43,16 @@ lint: $(STAMP) ## ruff, strict types, import contracts
 	@PYTHONPATH=.src $(BIN)/lint-imports
 
 test: lint ## the whole suite
-	@$(BIN)/python -m pytest -m "not soak and not chaos and not gpu"
+	@$(BIN)/python -m pytest -m "not soak and not chaos and not gpu and not ui"
+
+ui-test: $(UI) ## the console: types, lint, logic, and a real browser against a real server (needs chromium)
+	@cd admin-ui && PATH="$$PATH:$(CURDIR)/$(BIN)" npm run --silent lint && PATH="$$PATH:$(CURDIR)/$(BIN)" npm run --silent test
+	@$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[ui]'
+	@$(BIN)/python -m pytest -m ui tests/ui
+
+screenshots: $(UI) ## the console's pages into docs/screenshots, from the demo after real traffic
+	@$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[ui]'
+	@PYTHONPATH=.src $(BIN)/python -m tests.ui.screenshots
 
 bench: $(STAMP) ## every benchmark, each beside its floor and its peers (BENCH="--quick", ...)
 	@$(BIN)/python -m benchmarks.run $(BENCH)

@@ -18,6 +18,11 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from tenantry.adapters.manifest import BaseSpec, Limits
+from tenantry.platform.admin import routes as console
+from tenantry.platform.admin import static, views
+from tenantry.platform.admin.browser import BrowserSessions
+from tenantry.platform.admin.console import Books, Console
+from tenantry.platform.admin.live import Watchers
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.policy import PUBLIC, under
 from tenantry.platform.core.secrets import Peppers
@@ -80,6 +85,7 @@ class Gateway:
         self.telemetry = Telemetry.create()
         self.telemetry.registry.register(EngineMetrics(parts.serving.engine))
         self.authenticator = Authenticator(database, parts.peppers, settings.environment, settings.auth_ttl)
+        self.browser = BrowserSessions(database, parts.peppers, settings.environment, settings.auth_ttl)
         self.epoch = Epoch(database)
         self.settler = Settler(database, self.telemetry)
         self.admission = Admission(database, self.epoch, self.settler, self.telemetry)
@@ -100,6 +106,7 @@ class Gateway:
         self.health = health.Health(database, self.epoch, parts.serving.engine, self.runs)
         self._reaper = Reaper(database, Journal(settings.journal_dir), self.telemetry)
         self.app: Litestar  # set by create_app, which needs the gateway's parts first
+        self.books = Books()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -136,11 +143,11 @@ class Gateway:
 
     async def _reconcile_forever(self) -> None:
         while True:
-            await asyncio.sleep(RECONCILE_EVERY_S)
             try:
-                await self._reaper.reconcile()
+                self.books.note(await self._reaper.reconcile())
             except Exception as error:  # an alarm that cannot be computed must not end the gateway
                 log.error("reconcile_failed", error=str(error))
+            await asyncio.sleep(RECONCILE_EVERY_S)
 
 
 def create_app(parts: Parts) -> tuple[Edge, Gateway]:
@@ -159,12 +166,12 @@ def create_app(parts: Parts) -> tuple[Edge, Gateway]:
         route_handlers=[
             health.live, health.ready, health.metrics, inference.router, tenants.router, registry_routes.router,
             metering.router, speculation.router, conversation_routes.router, response_routes.router,
-            session_routes.router,
+            session_routes.router, console.router, views.router, static.router,
         ],
         lifespan=[lifespan],
         dependencies=_dependencies(gateway),
         middleware=[
-            guard(gateway.authenticator),
+            guard(gateway.authenticator, gateway.browser, console.COOKIE),
             idempotency.idempotent(idempotency.IdempotencyStore(parts.database)),
         ],
         request_class=StrictRequest,
@@ -197,6 +204,12 @@ def _dependencies(gateway: Gateway) -> Mapping[str, Provide]:
         "telemetry": gateway.telemetry,
         "runs": gateway.runs,
         "epoch": gateway.epoch,
+        "authenticator": gateway.authenticator,
+        "browser": gateway.browser,
+        "console": Console(
+            parts.database, parts.serving.engine, gateway.runs.recent, gateway.books, gateway.registry
+        ),
+        "watchers": Watchers(lambda: gateway.runs.draining),
     }
     provided = {name: Provide(_always(value), sync_to_thread=False) for name, value in singletons.items()}
     return {**provided, "principal": Provide(principal_of)}

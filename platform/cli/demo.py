@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from tenantry.platform.cli.adapters import upload_version
 from tenantry.platform.cli.connection import LOCAL, OPERATOR_KEY_FILE, Connection
+from tenantry.platform.cli.console import sign_in_url
 from tenantry.platform.cli.output import err, fail, out, show_json
 from tenantry.platform.cli.rest import Rest, explain, read_key, segment
 from tenantry.platform.core.secrets import read_secret, write_secret
@@ -104,6 +105,8 @@ def announce(base_url: str, data_dir: Path) -> None:
     for tenant, said in zip(read_demo().tenants, describe(base_url, data_dir)["tenants"], strict=True):
         out.print(f"\ntenant [bold]{tenant.name}[/bold]   adapters: {', '.join(said['adapters'])}")
         out.print(f"  API key: {said['api_key']}", soft_wrap=True)
+        link = sign_in_url(Rest(base_url, said["api_key"]), base_url)
+        out.print(f"  console: {link}", soft_wrap=True, markup=False)
         first = tenant.adapters[0]
         line = curl_line(base_url, said["api_key"], first.name, first.prompt)
         out.print(f"  {line}", soft_wrap=True, markup=False)

@@ -2,7 +2,7 @@
 
 from cyclopts import App
 
-from tenantry.platform.cli import adapters, demo, doctor, serve, sessions, speculation, tenants, training
+from tenantry.platform.cli import adapters, console, demo, doctor, serve, sessions, speculation, tenants, training
 
 app = App(
     name="tenantry",
@@ -10,6 +10,8 @@ app = App(
 )
 app.command(serve.serve)
 app.command(demo.demo)
+app.command(console.login)
+app.command(console.openapi)
 app.command(tenants.tenant)
 app.command(tenants.key)
 app.command(adapters.adapter)

@@ -14,8 +14,11 @@ from cyclopts import Parameter
 from rich.status import Status
 
 from tenantry.platform.cli import demo as demos
+from tenantry.platform.cli.connection import OPERATOR_KEY_FILE
+from tenantry.platform.cli.console import sign_in_url
 from tenantry.platform.cli.model import choose_context, find_model
 from tenantry.platform.cli.output import err, fail, out
+from tenantry.platform.cli.rest import Rest, read_key
 from tenantry.platform.cli.stack import Stack, require_port
 from tenantry.platform.core import logging, settings
 from tenantry.platform.core.errors import ConfigurationError
@@ -227,6 +230,9 @@ async def _stop(stack: Stack, again: asyncio.Event) -> None:
 def announce(stack: Stack, demo: bool) -> None:
     out.print(f"gateway  {stack.base_url}/v1")
     out.print(f"API      {stack.base_url}/api/v1   (its description: {stack.base_url}/schema/openapi.json)")
+    operator = Rest(stack.base_url, read_key(stack.settings.secrets_dir / OPERATOR_KEY_FILE))
+    link = sign_in_url(operator, stack.base_url)
+    out.print(f"console  {link}   (signs the operator in, once; again: `tenantry login`)", soft_wrap=True)
     out.print(f"data     {stack.settings.data_dir}", soft_wrap=True, markup=False)
     if demo:
         demos.announce(stack.base_url, stack.settings.data_dir)

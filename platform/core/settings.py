@@ -110,6 +110,7 @@ class Settings:
     the KV of a session is kept for its next turn, unless a request says otherwise.
     host_cache_bytes, disk_cache_bytes: KV that the engine keeps below its pages, at most disk_tenant_bytes of one
     tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own.
+    console_dir: the built console; None takes the checkout's. cookie_secure: on where browsers come over https.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts.
     """
 
@@ -157,6 +158,8 @@ class Settings:
     control_tokens: Literal["refuse", "allow"] = _setting("refuse", _choice("refuse", "allow"))
     session_retention: int = _setting(30 * 86400, _integer(60, 100 * 366 * 86400))
     session_keep: int = _setting(1800, _integer(0, 365 * 86400))
+    console_dir: Path | None = _setting(None, _path)
+    cookie_secure: Literal["off", "on"] = _setting("off", _choice("off", "on"))
 
     @property
     def secrets_dir(self) -> Path:

@@ -34,6 +34,8 @@ SINGLE = frozenset(
         b"content-digest",
         b"idempotency-key",
         b"if-match",
+        b"cookie",
+        b"x-csrf-token",
     }
 )
 _PATH = re.compile(r"(?:/[A-Za-z0-9_@:~.-]*[A-Za-z0-9_@:~-])+")

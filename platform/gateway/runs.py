@@ -16,6 +16,7 @@ import structlog
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import EngineAway, MeteringUnavailable, PlatformError
+from tenantry.platform.core.recent import Recent
 from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.gateway import envelope
 from tenantry.platform.gateway.render import Piece, Renderer
@@ -61,6 +62,7 @@ class Run:
     renderer: Renderer
     stream: bool
     telemetry: Telemetry
+    recent: Recent = field(default_factory=Recent)
     store: Store | None = None
     usage: Usage | None = None
     failure: PlatformError | None = None
@@ -137,7 +139,7 @@ class Run:
             async for event in self.generation:
                 self.begun.set()
                 if isinstance(event, Tokens) and started:
-                    self.telemetry.first_token_seconds.observe(time.perf_counter() - started)
+                    self._first_token(time.perf_counter() - started)
                     started = 0.0
                 self._take(event)
         except RuntimeRefusal as error:
@@ -147,9 +149,15 @@ class Run:
             self.generation.abort()
         return self._outcome()
 
+    def _first_token(self, seconds: float) -> None:
+        receipt = self.ticket.receipt
+        self.telemetry.first_token_seconds.observe(seconds)
+        self.recent.first_token(receipt.tenant_id, receipt.adapter_id, seconds)
+
     def _take(self, event: Event) -> None:
         match event:
             case Tokens():
+                self.recent.tokens(self.ticket.receipt.tenant_id, len(event.tokens))
                 decoder = self._decoders.get(event.choice)
                 if decoder is None:
                     decoder = self._decoders[event.choice] = self.decoder()
@@ -217,6 +225,7 @@ class Runs:
     """Every run of this process, so that draining can wait for them."""
 
     def __init__(self, settler: Settler, telemetry: Telemetry) -> None:
+        self.recent = Recent()
         self._settler = settler
         self._telemetry = telemetry
         self._tasks: set[asyncio.Task[None]] = set()
@@ -233,6 +242,8 @@ class Runs:
 
     def start(self, run: Run) -> None:
         """Own a run from here on; it settles whatever becomes of its reader."""
+        run.recent = self.recent
+        self.recent.began(run.ticket.receipt.tenant_id)
         self._spawn(self._own(run))
         self._live[run.ticket.request_id] = run
         self._telemetry.open_requests.set(self.open)
@@ -272,6 +283,7 @@ class Runs:
                 await self._settle(run, outcome)
             finally:
                 self._live.pop(run.ticket.request_id, None)
+                self.recent.ended(run.ticket.receipt.tenant_id)
                 run.finish()
 
     async def _settle(self, run: Run, outcome: Outcome | None) -> None:

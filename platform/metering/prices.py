@@ -1,6 +1,7 @@
 """The price table: effective-dated rows that never change. Admission takes the one in force by database time."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -74,6 +75,28 @@ async def current_price(connection: Connection, base_model_id: UUID) -> Price | 
         base_model_id,
     )
     return _price(row) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A price and when it takes effect, or took."""
+
+    price: Price
+    effective_from: datetime
+
+
+async def list_prices(
+    connection: Connection, base_model_id: UUID, limit: int = 100, after: UUID | None = None
+) -> list[Dated]:
+    """The latest first, those that are still to come included."""
+    rows = await connection.fetch(
+        "SELECT * FROM price WHERE base_model_id = $1 AND ($2::uuid IS NULL OR effective_from < "
+        "(SELECT x.effective_from FROM price x WHERE x.id = $2)) ORDER BY effective_from DESC LIMIT $3",
+        base_model_id,
+        after,
+        limit,
+    )
+    return [Dated(_price(row), row["effective_from"]) for row in rows]
 
 
 async def prices_by_id(connection: Connection, price_ids: Iterable[UUID]) -> dict[UUID, Price]:

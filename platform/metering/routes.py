@@ -16,12 +16,17 @@ from tenantry.platform.core.errors import InvalidInput, NotFound
 from tenantry.platform.core.paging import After, Limit, cursor, cut
 from tenantry.platform.core.policy import OPERATOR, tenant, under
 from tenantry.platform.metering import prices, schemas, usage, wallet
+from tenantry.platform.metering.headroom import Headroom, headroom
+from tenantry.platform.metering.series import Bucket, Measure, SeriesBy, Shape, series
+from tenantry.platform.tenants import service as tenants
 from tenantry.platform.tenants.principal import Principal
 
 From = Annotated[
     datetime | None, Parameter(query="from", description="Start, a whole hour counts if it begins after.")
 ]
 To = Annotated[datetime | None, Parameter(query="to", description="End, not included.")]
+RequestId = Annotated[str, Parameter(max_length=64, description="req_ and 32 hex digits")]
+TenantId = Annotated[str, Parameter(max_length=64, description="ten_ and 32 hex digits")]
 KeyFilter = Annotated[str | None, Parameter(query="key", max_length=64)]
 BaseId = Annotated[str, Parameter(max_length=64, description="base_ and 32 hex digits, as /v1/models tells")]
 AdapterFilter = Annotated[str | None, Parameter(query="adapter", max_length=64)]
@@ -52,14 +57,68 @@ async def list_events(
     after: After = None,
     key: KeyFilter = None,
     adapter: AdapterFilter = None,
+    start: From = None,
+    end: To = None,
 ) -> schemas.UsageEventPage:
     """Single requests, newest first."""
-    begin, by_key, by_adapter = cursor("request", after), _filter("key", key), _filter("adapter", adapter)
+    begin = cursor("request", after)
+    window = usage.Window(start, end, _filter("key", key), _filter("adapter", adapter))
     async with database.tenant(principal.tenant_id) as connection:
-        found = await usage.list_events(connection, principal.tenant_id, limit + 1, begin, by_key, by_adapter)
+        found = await usage.list_events(connection, principal.tenant_id, limit + 1, begin, window)
     rows, more = cut(found, limit)
     data = [schemas.UsageEventView.of(row) for row in rows]
     return schemas.UsageEventPage(data=data, has_more=more, next=data[-1].request_id if more else None)
+
+
+@get("/usage/events/{request_id:str}", opt=under(tenant("manage")))
+async def get_event(request_id: RequestId, principal: Principal, database: Database) -> schemas.UsageEventView:
+    """One request, once it is settled: a 404 until then."""
+    which = ids.from_text("request", request_id)
+    async with database.tenant(principal.tenant_id) as connection:
+        found = await usage.event(connection, principal.tenant_id, which)
+    if found is None:
+        raise NotFound("No settled request has this id.", code="request_not_found")
+    return schemas.UsageEventView.of(found)
+
+
+@get("/usage/series", opt=under(tenant("manage")))
+async def read_series(
+    principal: Principal,
+    database: Database,
+    group_by: SeriesBy = "adapter",
+    bucket: Bucket = "hour",
+    measure: Measure = "cost",
+    groups: Annotated[int, Parameter(ge=1, le=20, description="How many groups are told apart.")] = 8,
+    start: From = None,
+    end: To = None,
+    key: KeyFilter = None,
+    adapter: AdapterFilter = None,
+) -> schemas.UsageSeries:
+    """Usage over time by adapter, version, key or in total; the dearest groups by name, all others as one."""
+    window = usage.Window(start, end, _filter("key", key), _filter("adapter", adapter))
+    async with database.tenant(principal.tenant_id) as connection:
+        points = await series(connection, principal.tenant_id, Shape(group_by, bucket, measure, groups), window)
+    return schemas.UsageSeries(group_by, bucket, [schemas.SeriesPoint.of(group_by, point) for point in points])
+
+
+@get("/limits", opt=under(tenant("manage")))
+async def read_limits(
+    principal: Principal, database: Database, limit: Limit = 20, after: After = None
+) -> schemas.HeadroomPage:
+    """The tenant's limits, then those of its keys, with what is left of them now."""
+    start = cursor("key", after)
+    async with database.tenant(principal.tenant_id) as connection:
+        return _rooms(await headroom(connection, principal.tenant_id, limit + 1, start), limit)
+
+
+@get("/tenants/{tenant_id:str}/limits", opt=under(OPERATOR))
+async def read_limits_of_tenant(
+    tenant_id: TenantId, database: Database, limit: Limit = 20, after: After = None
+) -> schemas.HeadroomPage:
+    found, start = ids.from_text("tenant", tenant_id), cursor("key", after)
+    async with database.operator() as connection:
+        await tenants.get_tenant(connection, found)
+        return _rooms(await headroom(connection, found, limit + 1, start), limit)
 
 
 @get("/wallet", opt=under(tenant("manage")))
@@ -104,6 +163,18 @@ async def current_price(database: Database, base_model: BaseId) -> schemas.Price
     return schemas.PriceView.of(price)
 
 
+@get("/prices", opt=under(tenant()))
+async def list_prices(
+    database: Database, base_model: BaseId, limit: Limit = 20, after: After = None
+) -> schemas.PricePage:
+    """Every price the base model had, has, or is going to have; the latest first."""
+    base_id, start = ids.from_text("base", base_model), cursor("price", after)
+    async with database.operator() as connection:
+        rows, more = cut(await prices.list_prices(connection, base_id, limit + 1, start), limit)
+    data = [schemas.DatedPrice.of(row) for row in rows]
+    return schemas.PricePage(data=data, has_more=more, next=data[-1].id if more else None)
+
+
 @post("/prices", opt=under(OPERATOR))
 async def add_price(data: schemas.PriceBody, database: Database, base_model: BaseId) -> schemas.PriceView:
     """A new price, from now or later; events keep the price they were admitted under."""
@@ -120,12 +191,31 @@ async def add_price(data: schemas.PriceBody, database: Database, base_model: Bas
     return schemas.PriceView.of(price)
 
 
+def _rooms(found: list[Headroom], limit: int) -> schemas.HeadroomPage:
+    """The tenant's own row, on the first page, comes on top of the limit; its cursor is always a key's."""
+    keys, more = cut([room for room in found if room.name is not None], limit)
+    data = [schemas.HeadroomView.of(room) for room in (*(r for r in found if r.name is None), *keys)]
+    return schemas.HeadroomPage(data=data, has_more=more, next=data[-1].key if more else None)
+
+
 def _filter(kind: ids.Kind, text: str | None) -> UUID | None:
     return ids.from_text(kind, text) if text is not None else None
 
 
 router = Router(
     "/api/v1",
-    route_handlers=[summarize, list_events, read_wallet, enter, current_price, add_price],
+    route_handlers=[
+        summarize,
+        list_events,
+        get_event,
+        read_series,
+        read_limits,
+        read_limits_of_tenant,
+        read_wallet,
+        enter,
+        current_price,
+        list_prices,
+        add_price,
+    ],
     tags=["metering"],
 )

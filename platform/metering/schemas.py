@@ -7,7 +7,10 @@ import msgspec
 
 from tenantry.platform.core import ids, money
 from tenantry.platform.core.paging import Page
+from tenantry.platform.metering.headroom import Headroom
+from tenantry.platform.metering.prices import Dated
 from tenantry.platform.metering.pricing import Price
+from tenantry.platform.metering.series import Bucket, Point, SeriesBy
 from tenantry.platform.metering.usage import GroupBy, UsageEvent, UsageSum
 from tenantry.platform.metering.wallet import WalletEntry
 
@@ -96,6 +99,78 @@ class UsageEventPage(Page, frozen=True, kw_only=True):
     data: list[UsageEventView]
 
 
+class SeriesPoint(msgspec.Struct, frozen=True):
+    """One group in one bucket. id and label are null in total, and where rest: all groups beyond the dearest.
+    The base model alone has a label and no id."""
+
+    at: datetime
+    id: str | None
+    label: str | None
+    rest: bool
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    cost: str
+
+    @classmethod
+    def of(cls, by: SeriesBy, point: Point) -> "SeriesPoint":
+        kinds: dict[str, ids.Kind] = {"adapter": "adapter", "version": "version", "key": "key"}
+        name = ids.to_text(kinds[by], point.id) if point.id is not None and by in kinds else None
+        return cls(
+            at=point.at, id=name, label=point.label, rest=point.rest, requests=point.requests,
+            prompt_tokens=point.prompt, cached_tokens=point.cached, completion_tokens=point.completion,
+            drafted_tokens=point.drafted, accepted_tokens=point.accepted, cost=money.render(point.nano),
+        )  # fmt: skip
+
+
+class UsageSeries(msgspec.Struct, frozen=True):
+    group_by: SeriesBy
+    bucket: Bucket
+    data: list[SeriesPoint]
+    object: Literal["list"] = "list"
+
+
+class HeadroomView(msgspec.Struct, frozen=True):
+    """Limits and what is left of them: of the tenant (key is null), or of one key with limits of its own. null is
+    unlimited. spent counts in the budget's period; reserved is held for requests under way."""
+
+    key: str | None
+    name: str | None
+    concurrency: int | None
+    running: int
+    requests_per_minute: int | None
+    requests_left: int | None
+    budget: str | None
+    budget_period: str
+    spent: str
+    reserved: str
+    spent_this_month: str
+    object: Literal["headroom"] = "headroom"
+
+    @classmethod
+    def of(cls, room: Headroom) -> "HeadroomView":
+        return cls(
+            key=ids.to_text("key", room.id) if room.name is not None else None,
+            name=room.name,
+            concurrency=room.concurrency,
+            running=room.running,
+            requests_per_minute=room.requests_per_minute,
+            requests_left=room.requests_left,
+            budget=money.render(room.budget_nano) if room.budget_nano is not None else None,
+            budget_period=room.budget_period,
+            spent=money.render(room.spent_nano),
+            reserved=money.render(room.reserved_nano),
+            spent_this_month=money.render(room.month_nano),
+        )
+
+
+class HeadroomPage(Page, frozen=True, kw_only=True):
+    data: list[HeadroomView]
+
+
 class PriceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Decimal text per token; at most nine decimals. rejected: of a guess that was computed and fell."""
 
@@ -123,6 +198,25 @@ class PriceView(msgspec.Struct, frozen=True):
             money.render(price.completion_nano),
             money.render(price.rejected_nano),
         )
+
+
+class DatedPrice(msgspec.Struct, frozen=True):
+    id: str
+    prompt: str
+    cached: str
+    completion: str
+    rejected: str
+    effective_from: datetime
+    object: Literal["dated_price"] = "dated_price"
+
+    @classmethod
+    def of(cls, dated: Dated) -> "DatedPrice":
+        view = PriceView.of(dated.price)
+        return cls(view.id, view.prompt, view.cached, view.completion, view.rejected, dated.effective_from)
+
+
+class PricePage(Page, frozen=True, kw_only=True):
+    data: list[DatedPrice]
 
 
 class WalletEnter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

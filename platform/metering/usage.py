@@ -39,6 +39,7 @@ SELECT * FROM usage_event WHERE tenant_id = $1
   AND ($2::uuid IS NULL OR (occurred_at, request_id) <
        (SELECT x.occurred_at, x.request_id FROM usage_event x WHERE x.tenant_id = $1 AND x.request_id = $2))
   AND ($4::uuid IS NULL OR key_id = $4) AND ($5::uuid IS NULL OR adapter_id = $5)
+  AND ($6::timestamptz IS NULL OR occurred_at >= $6) AND ($7::timestamptz IS NULL OR occurred_at < $7)
 ORDER BY occurred_at DESC, request_id DESC LIMIT $3
 """
 
@@ -127,14 +128,22 @@ async def list_events(
     tenant_id: UUID,
     limit: int = 100,
     after: UUID | None = None,
-    key_id: UUID | None = None,
-    adapter_id: UUID | None = None,
+    window: Window | None = None,
 ) -> list[UsageEvent]:
     """Newest first. after: the last request id of the page before; an unknown one ends the list."""
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidInput(f"limit must be from 1 to {MAX_PAGE}.", param="limit")
-    rows = await connection.fetch(_EVENTS, tenant_id, after, limit, key_id, adapter_id)
+    w = window or Window()
+    rows = await connection.fetch(_EVENTS, tenant_id, after, limit, w.key_id, w.adapter_id, w.start, w.end)
     return [_event(row) for row in rows]
+
+
+async def event(connection: Connection, tenant_id: UUID, request_id: UUID) -> UsageEvent | None:
+    """None until the request is settled."""
+    row = await connection.fetchrow(
+        "SELECT * FROM usage_event WHERE tenant_id = $1 AND request_id = $2", tenant_id, request_id
+    )
+    return _event(row) if row else None
 
 
 def _event(row: Any) -> UsageEvent:

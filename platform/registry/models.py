@@ -78,6 +78,17 @@ class AliasEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """An adapter as a list shows it: its newest version, and the first of its aliases (at most MAX_LISTED)."""
+
+    adapter: Adapter
+    versions: int
+    latest: int | None
+    latest_state: State | None
+    aliases: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What answers a request: the base model alone, or one version of an adapter, pinned by digest at admission."""
 

@@ -54,13 +54,6 @@ class Repository:
         )
         return _adapter(row) if row else None
 
-    async def adapters(self, after: UUID | None, limit: int) -> list[Adapter]:
-        """Newest first."""
-        rows = await self._c.fetch(
-            f"{_ADAPTER} AND ($2::uuid IS NULL OR a.id < $2) ORDER BY a.id DESC LIMIT $3", self._tenant, after, limit
-        )
-        return [_adapter(row) for row in rows]
-
     async def add_adapter(self, name: str, base_id: UUID, description: str) -> bool:
         """False when the name is taken."""
         made = await self._c.fetchval(

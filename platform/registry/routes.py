@@ -5,7 +5,7 @@ every problem.
 """
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from litestar import Request, Response, Router, delete, get, post, put
 from litestar.params import Parameter
@@ -16,10 +16,14 @@ from tenantry.platform.core.paging import After, Limit, cursor, cut
 from tenantry.platform.core.policy import tenant, under
 from tenantry.platform.registry import schemas
 from tenantry.platform.registry.intake import Intake
+from tenantry.platform.registry.listing import Listing, Sort
+from tenantry.platform.registry.models import State
 from tenantry.platform.registry.service import Registry
 from tenantry.platform.tenants.principal import Principal
 
 Name = Annotated[str, Parameter(max_length=63, description="The adapter's name.")]
+HavingState = Annotated[State | None, Parameter(query="state", description="Of any of its versions.")]
+NamePart = Annotated[str | None, Parameter(max_length=63, description="Part of a name.")]
 Number = Annotated[int, Parameter(ge=1, le=1 << 30)]
 IfMatch = Annotated[str | None, Parameter(header="If-Match", max_length=64)]
 UPLOAD_OVERHEAD = 1 << 20
@@ -36,10 +40,20 @@ async def create_adapter(
 
 @get("/adapters", opt=_MANAGE)
 async def list_adapters(
-    principal: Principal, registry: Registry, limit: Limit = 20, after: After = None
+    principal: Principal,
+    registry: Registry,
+    limit: Limit = 20,
+    after: After = None,
+    name: NamePart = None,
+    having: HavingState = None,
+    sort: Sort = "created",
+    order: Literal["asc", "desc"] = "desc",
 ) -> schemas.AdapterPage:
-    rows, more = cut(await registry.adapters(principal.tenant_id, cursor("adapter", after), limit + 1), limit)
-    data = [schemas.AdapterView.of(row) for row in rows]
+    """Newest first, or by name; those whose name holds a text, or that have a version in a state."""
+    listing = Listing(name, having, sort, order == "desc")
+    found = await registry.adapters(principal.tenant_id, listing, cursor("adapter", after), limit + 1)
+    rows, more = cut(found, limit)
+    data = [schemas.AdapterRow.of(row) for row in rows]
     return schemas.AdapterPage(data=data, has_more=more, next=data[-1].id if more else None)
 
 

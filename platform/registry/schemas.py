@@ -8,7 +8,7 @@ import msgspec
 from tenantry.platform.core import ids
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
-from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, Version
+from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, Listed, Version
 
 MAX_DESCRIPTION = 2000
 MAX_REASON = 500
@@ -55,8 +55,38 @@ class AdapterView(msgspec.Struct, frozen=True, omit_defaults=True):
         )  # fmt: skip
 
 
+class AliasPoint(msgspec.Struct, frozen=True):
+    alias: str
+    version: int
+
+
+class AdapterRow(msgspec.Struct, frozen=True):
+    """An adapter in a list. latest: its newest version, whatever became of it. aliases: the first of them."""
+
+    id: str
+    name: str
+    base_model: str
+    description: str
+    etag: str
+    created_at: datetime
+    versions: int
+    latest_version: int | None
+    latest_state: str | None
+    aliases: list[AliasPoint]
+    object: Literal["adapter"] = "adapter"
+
+    @classmethod
+    def of(cls, row: Listed) -> "AdapterRow":
+        adapter = row.adapter
+        return cls(
+            ids.to_text("adapter", adapter.id), adapter.name, adapter.base, adapter.description, f'"{adapter.etag}"',
+            adapter.created_at, row.versions, row.latest, row.latest_state,
+            [AliasPoint(alias, number) for alias, number in row.aliases],
+        )  # fmt: skip
+
+
 class AdapterPage(Page, frozen=True, kw_only=True):
-    data: list[AdapterView]
+    data: list[AdapterRow]
 
 
 class VersionView(msgspec.Struct, frozen=True):

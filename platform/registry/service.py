@@ -13,7 +13,8 @@ import structlog
 from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, RateLimited
 from tenantry.platform.registry import names
-from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, BaseModel, State, Target, Version
+from tenantry.platform.registry.listing import Listing, listed
+from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, BaseModel, Listed, State, Target, Version
 from tenantry.platform.registry.repository import Repository
 from tenantry.runtime.errors import RuntimeRefusal
 
@@ -80,9 +81,9 @@ class Registry:
                 raise Conflict(f"An adapter named {name} exists.", code="adapter_exists", param="name")
             return await _adapter(repository, name)
 
-    async def adapters(self, tenant_id: UUID, after: UUID | None, limit: int) -> list[Adapter]:
+    async def adapters(self, tenant_id: UUID, listing: Listing, after: UUID | None, limit: int) -> list[Listed]:
         async with self.database.tenant(tenant_id) as connection:
-            return await Repository(connection, tenant_id).adapters(after, limit)
+            return await listed(connection, tenant_id, listing, after, limit)
 
     async def adapter(self, tenant_id: UUID, name: str) -> tuple[Adapter, list[Alias]]:
         async with self.database.tenant(tenant_id) as connection:

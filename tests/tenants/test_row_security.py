@@ -15,9 +15,9 @@ SELECT c.relname AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.o
 WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace ORDER BY 1
 """
 EXPECTED = {
-    "adapter", "adapter_alias", "adapter_version", "alias_event", "api_key", "artifact", "gate", "idempotency",
-    "quota", "request", "response", "session", "session_item", "spend", "usage_event", "usage_hour", "wallet",
-    "wallet_entry",
+    "adapter", "adapter_alias", "adapter_version", "alias_event", "api_key", "artifact", "browser_session", "gate",
+    "idempotency", "quota", "request", "response", "session", "session_item", "sign_in_link", "spend", "usage_event",
+    "usage_hour", "wallet", "wallet_entry",
 }  # fmt: skip
 
 
@@ -49,6 +49,12 @@ async def fill(admin: asyncpg.Connection, tenant: object, key: object) -> None:
         "INSERT INTO alias_event (tenant_id, id, adapter_id, alias, to_version) VALUES ($1, $2, $3, 'default', $4)",
         tenant, ids.uuid7(), adapter, version,
     )  # fmt: skip
+    for table in ("browser_session", "sign_in_link"):
+        await admin.execute(
+            f"INSERT INTO {table} (tenant_id, id, key_id, pepper_id, mac, expires_at)"
+            " VALUES ($1, $2, $3, 1, $4, now())",
+            tenant, ids.uuid7(), key, digest,
+        )  # fmt: skip
     row = {
         "tenant_id": str(tenant), "request_id": str(request), "epoch": None, "key_id": str(key),
         "base_model_id": str(base), "adapter_id": str(adapter), "adapter_version_id": str(version), "model": "m",

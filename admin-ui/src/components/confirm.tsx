@@ -1,0 +1,63 @@
+import { type FormEvent, type ReactNode, useState } from "react";
+import { Button } from "@/components/ui/button";
+import { Dialog, DialogActions } from "@/components/ui/dialog";
+import { Field, Input } from "@/components/ui/input";
+
+interface Props {
+  title: string;
+  /** What will be hit: requests in flight, sessions, keys. */
+  impact: ReactNode;
+  /** Must be typed before the act is possible. */
+  name: string;
+  act: string;
+  onAct: () => Promise<void>;
+  onClose: () => void;
+}
+
+/** A destructive act: says what it hits, asks for the name, and shows the refusal where the person looks. */
+export function Confirm({ title, impact, name, act, onAct, onClose }: Props) {
+  const [typed, setTyped] = useState("");
+  const [error, setError] = useState<string | null>(null);
+  const [busy, setBusy] = useState(false);
+
+  async function submit(event: FormEvent) {
+    event.preventDefault();
+    if (typed !== name) {
+      setError(`Type ${name} to go on.`);
+      return;
+    }
+    setBusy(true);
+    try {
+      await onAct();
+      onClose();
+    } catch (failure) {
+      setError(failure instanceof Error ? failure.message : "It did not work.");
+      setBusy(false);
+    }
+  }
+
+  return (
+    <Dialog open onClose={onClose} title={title}>
+      <form onSubmit={submit} className="grid gap-4">
+        <div className="rounded-lg bg-bad-wash px-3 py-2.5 text-sm">{impact}</div>
+        <Field label={`Type “${name}” to confirm`} error={error}>
+          {(field) => (
+            <Input
+              {...field}
+              autoComplete="off"
+              spellCheck={false}
+              value={typed}
+              onChange={(event) => setTyped(event.target.value)}
+            />
+          )}
+        </Field>
+        <DialogActions>
+          <Button onClick={onClose}>Keep it</Button>
+          <Button type="submit" look="dangerSolid" disabled={busy}>
+            {busy ? "Working…" : act}
+          </Button>
+        </DialogActions>
+      </form>
+    </Dialog>
+  );
+}

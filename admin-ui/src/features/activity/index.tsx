@@ -1,0 +1,79 @@
+import type { ColumnDef } from "@tanstack/react-table";
+import { ArrowRightLeft, KeyRound, LogIn, type LucideIcon, ShieldOff, Upload } from "lucide-react";
+import { DataTable } from "@/components/data-table/data-table";
+import { More } from "@/components/data-table/more";
+import { usePages } from "@/components/data-table/paging";
+import { PageHeader } from "@/components/layout/page";
+import { Panel } from "@/components/ui/panel";
+import { Empty, View } from "@/components/ui/states";
+import { answer, api } from "@/lib/api/client";
+import type { ActView } from "@/lib/api/schema";
+import { ago, dateTime } from "@/lib/format";
+
+const KINDS: Record<string, [string, LucideIcon]> = {
+  alias_moved: ["Alias moved", ArrowRightLeft],
+  version_uploaded: ["Version uploaded", Upload],
+  key_created: ["Key created", KeyRound],
+  key_revoked: ["Key revoked", ShieldOff],
+  signed_in: ["Signed in to the console", LogIn],
+};
+
+const COLUMNS: ColumnDef<ActView, unknown>[] = [
+  {
+    header: "When",
+    cell: ({ row }) => (
+      <span className="whitespace-nowrap" title={dateTime(row.original.at)}>
+        {ago(row.original.at)}
+      </span>
+    ),
+  },
+  {
+    header: "What",
+    cell: ({ row: { original: act } }) => {
+      const [label, Icon] = KINDS[act.kind] ?? [act.kind, ArrowRightLeft];
+      return (
+        <span className="flex items-center gap-2">
+          <Icon aria-hidden className="size-4 shrink-0 text-ink-soft" /> {label}
+        </span>
+      );
+    },
+  },
+  {
+    header: "Which",
+    cell: ({ row: { original: act } }) => (
+      <div className="[overflow-wrap:anywhere]">
+        <span className="font-medium">{act.subject}</span> <span className="text-ink-soft">{act.detail}</span>
+        {act.reason && <div className="text-ink-soft">“{act.reason}”</div>}
+      </div>
+    ),
+  },
+  { header: "With key", meta: { wideOnly: true }, cell: ({ row }) => row.original.key_name ?? "–" },
+];
+
+export function ActivityPage() {
+  const query = usePages<ActView>(["activity"], (after) =>
+    answer(api.GET("/api/v1/activity", { params: { query: { limit: 50, after } } })),
+  );
+  return (
+    <>
+      <PageHeader
+        title="Activity"
+        description="Who changed what: told from the rows that the acts left, so it cannot disagree with them."
+      />
+      <Panel flush>
+        <View query={query}>
+          {(acts) => (
+            <DataTable
+              caption="Activity"
+              columns={COLUMNS}
+              rows={acts}
+              rowKey={(act) => `${act.at} ${act.kind} ${act.subject}`}
+              empty={<Empty title="Nothing happened yet" />}
+              footer={<More query={query} shown={acts.length} />}
+            />
+          )}
+        </View>
+      </Panel>
+    </>
+  );
+}

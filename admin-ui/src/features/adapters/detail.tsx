@@ -1,0 +1,175 @@
+import { useNavigate } from "@tanstack/react-router";
+import { GitCompare, Play, Trash2, Upload } from "lucide-react";
+import { lazy, Suspense, useState } from "react";
+import { Confirm } from "@/components/confirm";
+import { PageHeader } from "@/components/layout/page";
+import { Button } from "@/components/ui/button";
+import { Panel } from "@/components/ui/panel";
+import { Failed, Skeleton, View } from "@/components/ui/states";
+import { useToast } from "@/components/ui/toast";
+import { useLive } from "@/hooks/use-live";
+import type { AdapterView, VersionView } from "@/lib/api/schema";
+import { dateTime } from "@/lib/format";
+import { useAdapter, useAdapterActs, useAdapterStats, useVersions } from "./adapters";
+import { Aliases } from "./aliases";
+import { Compare } from "./compare";
+import { ImpactLines } from "./impact";
+import { MoveDialog } from "./move-dialog";
+import { UploadDialog } from "./upload-dialog";
+import { Versions } from "./versions";
+
+const AdapterUsage = lazy(() => import("./adapter-usage"));
+
+export function AdapterPage({ name }: { name: string }) {
+  const adapter = useAdapter(name);
+  useLive();
+  if (adapter.data) return <Detail adapter={adapter.data} />;
+  if (adapter.error) return <Failed error={adapter.error} onRetry={() => void adapter.refetch()} />;
+  return <Skeleton rows={8} />;
+}
+
+function Detail({ adapter }: { adapter: AdapterView }) {
+  const navigate = useNavigate();
+  const toast = useToast();
+  const versions = useVersions(adapter.name);
+  const stats = useAdapterStats([adapter.id]).data?.get(adapter.id);
+  const acts = useAdapterActs(adapter.name);
+  const [uploading, setUploading] = useState(false);
+  const [moving, setMoving] = useState<{ alias: string; version?: number } | null>(null);
+  const [retiring, setRetiring] = useState<VersionView | null>(null);
+  const [removing, setRemoving] = useState(false);
+  const [compared, setCompared] = useState<number[]>([]);
+  const aliases = adapter.aliases ?? [];
+  const ready = (versions.data ?? []).filter((version) => version.state === "ready");
+
+  return (
+    <>
+      <PageHeader
+        title={adapter.name}
+        description={
+          <>
+            {adapter.description && <span className="block">{adapter.description}</span>}
+            On {adapter.base_model}, since {dateTime(adapter.created_at)}
+          </>
+        }
+        actions={
+          <>
+            <Button onClick={() => void navigate({ to: "/playground", search: { models: [adapter.name] } })}>
+              <Play aria-hidden /> Try it
+            </Button>
+            <Button look="solid" onClick={() => setUploading(true)}>
+              <Upload aria-hidden /> New version
+            </Button>
+            <Button look="danger" onClick={() => setRemoving(true)}>
+              <Trash2 aria-hidden /> Delete
+            </Button>
+          </>
+        }
+      />
+      <div className="grid gap-4 xl:grid-cols-[minmax(0,1fr)_22rem]">
+        <div className="grid min-w-0 content-start gap-4">
+          <Panel
+            title="Versions"
+            flush
+            aside={
+              <Button
+                size="sm"
+                disabled={compared.length !== 2}
+                onClick={() => undefined}
+                asChild={compared.length === 2}
+              >
+                {compared.length === 2 ? (
+                  <a href="#compare">
+                    <GitCompare aria-hidden /> Compared below
+                  </a>
+                ) : (
+                  <span>
+                    <GitCompare aria-hidden /> Tick two to compare
+                  </span>
+                )}
+              </Button>
+            }
+          >
+            <View query={versions}>
+              {(rows) => (
+                <Versions
+                  query={versions}
+                  versions={rows}
+                  aliases={aliases}
+                  resident={stats?.resident ?? []}
+                  compared={compared}
+                  onCompare={(number, on) =>
+                    setCompared((old) =>
+                      on ? [...old.slice(-1), number] : old.filter((one) => one !== number),
+                    )
+                  }
+                  onPromote={(version) => setMoving({ alias: "default", version: version.number })}
+                  onRetire={setRetiring}
+                />
+              )}
+            </View>
+          </Panel>
+          {compared.length === 2 && (
+            <Compare
+              name={adapter.name}
+              numbers={compared}
+              versions={versions.data ?? []}
+              aliases={aliases}
+            />
+          )}
+          <Panel title="Cost by version, last 7 days">
+            <Suspense fallback={<Skeleton />}>
+              <AdapterUsage id={adapter.id} />
+            </Suspense>
+          </Panel>
+        </div>
+        <Aliases adapter={adapter} onMove={(alias, version) => setMoving({ alias, version })} />
+      </div>
+      {uploading && <UploadDialog adapter={adapter.name} onClose={() => setUploading(false)} />}
+      {moving && (
+        <MoveDialog
+          adapter={adapter}
+          ready={ready}
+          alias={moving.alias}
+          version={moving.version}
+          onClose={() => setMoving(null)}
+        />
+      )}
+      {retiring && (
+        <Confirm
+          title={`Retire ${retiring.model}`}
+          name={retiring.model}
+          act="Retire for good"
+          impact={
+            <ImpactLines query={{ adapter: adapter.name, version: retiring.number }}>
+              The version answers no more, under any name. Requests under way finish on it.
+            </ImpactLines>
+          }
+          onClose={() => setRetiring(null)}
+          onAct={async () => {
+            await acts.retire(retiring.number);
+            toast(`${retiring.model} is retired.`);
+          }}
+        />
+      )}
+      {removing && (
+        <Confirm
+          title={`Delete ${adapter.name}`}
+          name={adapter.name}
+          act="Delete for good"
+          impact={
+            <ImpactLines query={{ adapter: adapter.name }}>
+              Every version is retired and every alias removed. Its usage stays in the books.
+            </ImpactLines>
+          }
+          onClose={() => setRemoving(false)}
+          onAct={async () => {
+            await acts.remove(adapter.etag);
+            toast(`${adapter.name} is deleted.`);
+            await navigate({ to: "/adapters" });
+          }}
+        />
+      )}
+    </>
+  );
+}

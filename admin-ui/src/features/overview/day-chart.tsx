@@ -1,0 +1,19 @@
+import { View } from "@/components/ui/states";
+import { StackedChart } from "@/features/usage/chart";
+import { useSeries } from "@/features/usage/usage";
+
+export default function DayChart() {
+  const query = useSeries({ by: "adapter", measure: "cost", range: "24h" });
+  return (
+    <View query={query} rows={6}>
+      {(series) => (
+        <StackedChart
+          series={series}
+          measure="cost"
+          caption="Cost by adapter over the last 24 hours"
+          compact
+        />
+      )}
+    </View>
+  );
+}

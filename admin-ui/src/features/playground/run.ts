@@ -1,0 +1,136 @@
+import { answer, api, changeHeaders } from "@/lib/api/client";
+import { ApiError, problemOf } from "@/lib/api/errors";
+import type { UsageEventView } from "@/lib/api/schema";
+import { sseData } from "@/lib/sse";
+import type { Ask } from "./snippets";
+
+/** One answer as it grows. Times are this browser's own; counts and cost are the server's. */
+export interface Outcome {
+  stage: "waiting" | "streaming" | "done" | "failed" | "stopped";
+  text: string;
+  finish: string | null;
+  firstTokenS: number | null;
+  wholeS: number | null;
+  usage: TokenUsage | null;
+  cost: string | null;
+  version: string | null;
+  error: string | null;
+}
+
+export interface TokenUsage {
+  prompt: number;
+  cached: number;
+  completion: number;
+  accepted: number;
+  rejected: number;
+}
+
+export const WAITING: Outcome = {
+  stage: "waiting",
+  text: "",
+  finish: null,
+  firstTokenS: null,
+  wholeS: null,
+  usage: null,
+  cost: null,
+  version: null,
+  error: null,
+};
+
+interface Chunk {
+  choices?: { delta?: { content?: string | null }; finish_reason?: string | null }[];
+  usage?: WireUsage | null;
+  error?: unknown;
+}
+
+interface WireUsage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  prompt_tokens_details?: { cached_tokens?: number };
+  completion_tokens_details?: { accepted_prediction_tokens?: number; rejected_prediction_tokens?: number };
+}
+
+export function usageOf(wire: WireUsage): TokenUsage {
+  return {
+    prompt: wire.prompt_tokens,
+    completion: wire.completion_tokens,
+    cached: wire.prompt_tokens_details?.cached_tokens ?? 0,
+    accepted: wire.completion_tokens_details?.accepted_prediction_tokens ?? 0,
+    rejected: wire.completion_tokens_details?.rejected_prediction_tokens ?? 0,
+  };
+}
+
+export async function run(
+  ask: Ask,
+  model: string,
+  tell: (change: Partial<Outcome>) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const began = performance.now();
+  const since = () => (performance.now() - began) / 1000;
+  try {
+    const response = await fetch("/v1/chat/completions", {
+      method: "POST",
+      headers: { "content-type": "application/json", ...changeHeaders() },
+      body: JSON.stringify({ ...bodyOf(ask, model), stream: true, stream_options: { include_usage: true } }),
+      signal,
+    });
+    if (!response.ok || !response.body) throw problemOf(response, await response.json().catch(() => null));
+    tell({ stage: "streaming", version: response.headers.get("x-tenantry-adapter-version") });
+    let text = "";
+    let first = false;
+    for await (const data of sseData(response.body)) {
+      if (data === "[DONE]") break;
+      const chunk = JSON.parse(data) as Chunk;
+      if (chunk.error) throw problemOf(response, chunk);
+      const choice = chunk.choices?.[0];
+      const piece = choice?.delta?.content;
+      if (piece) {
+        text += piece;
+        tell(first ? { text } : { text, firstTokenS: since() });
+        first = true;
+      }
+      if (choice?.finish_reason) tell({ finish: choice.finish_reason });
+      if (chunk.usage) tell({ usage: usageOf(chunk.usage) });
+    }
+    tell({ stage: "done", wholeS: since() });
+    const event = await settled(response.headers.get("x-request-id"), signal);
+    if (event) tell({ cost: event.cost });
+  } catch (failure) {
+    if (failure instanceof DOMException && failure.name === "AbortError")
+      tell({ stage: "stopped", wholeS: since() });
+    else {
+      const unreachable = failure instanceof TypeError ? "The gateway does not answer." : "It failed.";
+      tell({ stage: "failed", error: failure instanceof ApiError ? failure.message : unreachable });
+    }
+  }
+}
+
+export function bodyOf(ask: Ask, model: string) {
+  return {
+    model,
+    messages: [
+      ...(ask.system ? [{ role: "system", content: ask.system }] : []),
+      { role: "user", content: ask.prompt },
+    ],
+    max_tokens: ask.maxTokens,
+    temperature: ask.temperature,
+    ...(ask.seed === null ? {} : { seed: ask.seed }),
+  };
+}
+
+/** What the request cost, from the ledger; it is there moments after the last token. Null where it may not be read. */
+async function settled(requestId: string | null, signal: AbortSignal): Promise<UsageEventView | null> {
+  if (!requestId) return null;
+  for (let attempt = 0; attempt < 12 && !signal.aborted; attempt += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 60 * 1.5 ** attempt));
+    try {
+      return await answer(
+        api.GET("/api/v1/usage/events/{request_id}", { params: { path: { request_id: requestId } } }),
+      );
+    } catch (failure) {
+      if (failure instanceof ApiError && failure.isForbidden) return null;
+    }
+  }
+  return null;
+}

@@ -1,0 +1,45 @@
+import { type QueryClient, queryOptions, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
+import { answer, api, setCsrfToken } from "@/lib/api/client";
+import type { BrowserSessionView, SignIn } from "@/lib/api/schema";
+
+/** Who is signed in here. Every page below the console's layout may rely on it. */
+export const sessionQuery = queryOptions({
+  queryKey: ["session"],
+  queryFn: async () => keep(await answer(api.GET("/api/v1/browser-sessions/current"))),
+  staleTime: 10 * 60_000,
+  retry: false,
+});
+
+function keep(session: BrowserSessionView): BrowserSessionView {
+  setCsrfToken(session.csrf_token);
+  return session;
+}
+
+export function useSession() {
+  const { data } = useSuspenseQuery(sessionQuery);
+  const scopes = new Set(data.me.scopes);
+  return {
+    me: data.me,
+    expiresAt: data.expires_at,
+    isOperator: scopes.has("operator"),
+    mayManage: scopes.has("manage") || scopes.has("operator"),
+    mayInfer: scopes.has("inference"),
+  };
+}
+
+export async function signIn(client: QueryClient, how: SignIn): Promise<void> {
+  const session = await answer(api.POST("/api/v1/browser-sessions", { body: how }));
+  client.clear();
+  client.setQueryData(sessionQuery.queryKey, keep(session));
+}
+
+/** Ends the session on the server; afterwards nothing of the tenant is left in this page's memory. */
+export function useSignOut(): () => Promise<void> {
+  const client = useQueryClient();
+  return async () => {
+    await answer(api.DELETE("/api/v1/browser-sessions/current")).catch(() => undefined);
+    client.clear();
+    setCsrfToken("");
+    location.assign("/admin/sign-in");
+  };
+}

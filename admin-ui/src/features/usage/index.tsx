@@ -1,0 +1,163 @@
+import { useNavigate } from "@tanstack/react-router";
+import { X } from "lucide-react";
+import { PageHeader } from "@/components/layout/page";
+import { Button } from "@/components/ui/button";
+import { Panel } from "@/components/ui/panel";
+import { Segments } from "@/components/ui/segments";
+import { Select } from "@/components/ui/select";
+import { View } from "@/components/ui/states";
+import { useLive } from "@/hooks/use-live";
+import { count, money, percent, share, shortTime } from "@/lib/format";
+import { StackedChart } from "./chart";
+import { Events } from "./events";
+import { bucketEnd, RANGES, type Range, spanOf } from "./ranges";
+import type { Measure } from "./stack";
+import { type By, type Series, useSeries } from "./usage";
+
+/** All of it is in the URL: a link shows the same to whoever may see it. */
+export interface UsageSearch {
+  by?: By;
+  measure?: Measure;
+  range?: Range;
+  at?: number;
+  key?: string;
+  adapter?: string;
+}
+
+const BYS = [
+  { value: "adapter", label: "By adapter" },
+  { value: "version", label: "By version" },
+  { value: "key", label: "By key" },
+  { value: "total", label: "In total" },
+] as const;
+const MEASURES = [
+  { value: "cost", label: "Cost" },
+  { value: "tokens", label: "Tokens" },
+] as const;
+
+export function UsagePage({ search }: { search: UsageSearch }) {
+  const navigate = useNavigate();
+  useLive();
+  const { by = "adapter", measure = "cost", range = "24h", at, key, adapter } = search;
+  const series = useSeries({ by, measure, range, key, adapter });
+  const set = (change: Partial<UsageSearch>) =>
+    void navigate({ to: "/usage", search: { ...search, ...change }, replace: true });
+
+  function pick(start: number, group: string | null) {
+    const drill: Partial<UsageSearch> = { at: start };
+    if (group && by === "key") drill.key = group;
+    if (group && by === "adapter") drill.adapter = group;
+    set(drill);
+  }
+
+  const span = spanOf(range);
+  const window = at
+    ? { from: new Date(at).toISOString(), to: new Date(bucketEnd(at, span.bucket)).toISOString() }
+    : { from: span.from, to: span.to };
+  const narrowed = at !== undefined || key !== undefined || adapter !== undefined;
+  return (
+    <>
+      <PageHeader
+        title="Usage"
+        description="Settled requests, to the token. Pick a bar to see the requests in it."
+        actions={
+          <>
+            <Select
+              label="Time range"
+              value={range}
+              onChange={(next) => set({ range: next, at: undefined })}
+              choices={RANGES}
+            />
+            <Select label="Group" value={by} onChange={(next) => set({ by: next })} choices={BYS} />
+            <Segments
+              label="Measure"
+              value={measure}
+              onChange={(next) => set({ measure: next })}
+              choices={MEASURES}
+            />
+          </>
+        }
+      />
+      <div className="grid gap-4">
+        <Panel title={measure === "cost" ? "Cost over time" : "Tokens over time"}>
+          <View query={series} rows={7}>
+            {(data) => (
+              <>
+                <Sums series={data} />
+                <StackedChart
+                  series={data}
+                  measure={measure}
+                  caption={`Usage ${by === "total" ? "in total" : `by ${by}`}`}
+                  onPick={pick}
+                />
+              </>
+            )}
+          </View>
+        </Panel>
+        {narrowed && (
+          <div className="flex flex-wrap items-center gap-2 text-sm">
+            <span className="text-ink-soft">Only</span>
+            {at !== undefined && <Filter label={shortTime(at)} onClear={() => set({ at: undefined })} />}
+            {adapter && (
+              <Filter label={nameIn(series.data, adapter)} onClear={() => set({ adapter: undefined })} />
+            )}
+            {key && <Filter label={nameIn(series.data, key)} onClear={() => set({ key: undefined })} />}
+          </div>
+        )}
+        <Events asked={{ ...window, key, adapter }} />
+      </div>
+    </>
+  );
+}
+
+function nameIn(series: Series | undefined, id: string): string {
+  return series?.data.find((point) => point.id === id)?.label ?? id;
+}
+
+function Filter({ label, onClear }: { label: string; onClear: () => void }) {
+  return (
+    <Button size="sm" onClick={onClear} aria-label={`Remove the filter ${label}`}>
+      <span className="max-w-52 truncate">{label}</span> <X aria-hidden />
+    </Button>
+  );
+}
+
+function Sums({ series }: { series: Series }) {
+  const sum = (pick: (point: Series["data"][number]) => number) =>
+    series.data.reduce((all, point) => all + pick(point), 0);
+  const prompt = sum((p) => p.prompt_tokens);
+  const cells: [string, string][] = [
+    ["Cost", money(String(sum((p) => Number(p.cost)).toFixed(9)))],
+    ["Requests", count(sum((p) => p.requests))],
+    ["Prompt tokens", count(prompt)],
+    [
+      "From the cache",
+      percent(
+        share(
+          sum((p) => p.cached_tokens),
+          prompt,
+        ),
+      ),
+    ],
+    ["Completion tokens", count(sum((p) => p.completion_tokens))],
+    [
+      "Guesses that stood",
+      percent(
+        share(
+          sum((p) => p.accepted_tokens),
+          sum((p) => p.drafted_tokens),
+        ),
+      ),
+    ],
+  ];
+  return (
+    <dl className="mb-4 grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-3 lg:grid-cols-6">
+      {cells.map(([label, value]) => (
+        <div key={label}>
+          <dt className="text-xs text-ink-soft">{label}</dt>
+          <dd className="text-lg font-semibold tabular-nums">{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

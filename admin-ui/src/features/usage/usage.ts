@@ -1,0 +1,70 @@
+import { useQuery } from "@tanstack/react-query";
+import { usePages } from "@/components/data-table/paging";
+import { answer, api } from "@/lib/api/client";
+import type { UsageEventView, UsageSeries } from "@/lib/api/schema";
+import { type Range, type Span, spanOf } from "./ranges";
+import type { Measure } from "./stack";
+
+export type By = "adapter" | "version" | "key" | "total";
+
+export interface SeriesAsked {
+  by: By;
+  measure: Measure;
+  range: Range;
+  key?: string;
+  adapter?: string;
+}
+
+export interface Series extends UsageSeries {
+  span: Span;
+}
+
+export function useSeries(asked: SeriesAsked) {
+  return useQuery({
+    queryKey: ["usage", "series", asked],
+    queryFn: async (): Promise<Series> => {
+      const span = spanOf(asked.range);
+      const query = {
+        group_by: asked.by,
+        measure: asked.measure,
+        bucket: span.bucket,
+        from: span.from,
+        to: span.to,
+        key: asked.key,
+        adapter: asked.adapter,
+      };
+      return { ...(await answer(api.GET("/api/v1/usage/series", { params: { query } }))), span };
+    },
+    placeholderData: (old) => old,
+  });
+}
+
+export interface EventsAsked {
+  from?: string;
+  to?: string;
+  key?: string;
+  adapter?: string;
+}
+
+export function useEvents(asked: EventsAsked) {
+  return usePages<UsageEventView>(["usage", "events", asked], (after) =>
+    answer(api.GET("/api/v1/usage/events", { params: { query: { ...asked, limit: 50, after } } })),
+  );
+}
+
+const CSV_PAGES = 200;
+
+/** Every event in the window, page after page; stops at twenty thousand and says so. */
+export async function allEvents(asked: EventsAsked): Promise<{ events: UsageEventView[]; whole: boolean }> {
+  const events: UsageEventView[] = [];
+  let after: string | undefined;
+  for (let page = 0; page < CSV_PAGES; page += 1) {
+    const found = await answer(
+      api.GET("/api/v1/usage/events", { params: { query: { ...asked, limit: 100, after } } }),
+    );
+    events.push(...found.data);
+    if (!found.has_more || !found.next) return { events, whole: true };
+    after = found.next;
+  }
+  return { events, whole: false };
+}

@@ -1,0 +1,16 @@
+import { createFileRoute } from "@tanstack/react-router";
+import { UsagePage, type UsageSearch } from "@/features/usage";
+import { oneOf, present, text, whole } from "@/lib/search";
+
+export const Route = createFileRoute("/_console/usage")({
+  validateSearch: (search: Record<string, unknown>): UsageSearch =>
+    present({
+      by: oneOf(search.by, ["adapter", "version", "key", "total"]),
+      measure: oneOf(search.measure, ["cost", "tokens"]),
+      range: oneOf(search.range, ["24h", "7d", "30d", "90d"]),
+      at: whole(search.at),
+      key: text(search.key, 64),
+      adapter: text(search.adapter, 64),
+    }),
+  component: () => <UsagePage search={Route.useSearch()} />,
+});

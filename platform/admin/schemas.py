@@ -1,0 +1,183 @@
+"""What the console's own routes say and hear. Owns the wire shapes and nothing else."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from tenantry.platform.admin.activity import Act
+from tenantry.platform.admin.console import AdapterStats, Books, Day, Impact, Overview
+from tenantry.platform.core import ids, money
+from tenantry.platform.core.errors import InvalidInput
+from tenantry.platform.core.paging import Page
+from tenantry.platform.core.recent import Pace
+from tenantry.platform.metering.schemas import HeadroomView
+from tenantry.platform.tenants.schemas import Me
+
+
+class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Exactly one of them: an API key, or the secret of a sign-in link."""
+
+    key: str | None = None
+    link: str | None = None
+
+    def check(self) -> None:
+        if (self.key is None) == (self.link is None):
+            raise InvalidInput("Send either key or link.", param="key")
+
+
+class BrowserSessionView(msgspec.Struct, frozen=True):
+    """The session itself is in an HttpOnly cookie. csrf_token: what every change must send as X-CSRF-Token."""
+
+    csrf_token: str
+    expires_at: datetime
+    me: Me
+    object: Literal["browser_session"] = "browser_session"
+
+
+class SignInLink(msgspec.Struct, frozen=True):
+    """path: on this gateway; works once. The secret is in the fragment, which browsers send to nobody."""
+
+    path: str
+    expires_at: datetime
+    object: Literal["sign_in_link"] = "sign_in_link"
+
+
+class SignedOut(msgspec.Struct, frozen=True):
+    object: Literal["signed_out"] = "signed_out"
+
+
+class PaceView(msgspec.Struct, frozen=True):
+    """Of this gateway. Rates: over the last minute. First tokens, in seconds: over the last quarter hour, null
+    without a request in it. settled: a counter; when it moves, there is new usage."""
+
+    running: int
+    requests_per_second: float
+    tokens_per_second: float
+    first_token_p50: float | None
+    first_token_p95: float | None
+    first_token_samples: int
+    settled: int
+    engine_ready: bool
+    object: Literal["pace"] = "pace"
+
+    @classmethod
+    def of(cls, pace: Pace, engine_ready: bool) -> "PaceView":
+        return cls(
+            pace.running, round(pace.requests_per_second, 3), round(pace.tokens_per_second, 2), pace.first_token_p50,
+            pace.first_token_p95, pace.samples, pace.settled, engine_ready,
+        )  # fmt: skip
+
+
+class DayView(msgspec.Struct, frozen=True):
+    """The last 24 hours' rollups."""
+
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    cost: str
+
+    @classmethod
+    def of(cls, day: Day) -> "DayView":
+        return cls(
+            day.requests, day.prompt, day.cached, day.completion, day.drafted, day.accepted, money.render(day.nano)
+        )
+
+
+class OverviewView(msgspec.Struct, frozen=True):
+    """limits: null for all tenants together. unreconciled_tokens: of the whole installation's books, which must read
+    0; null until the first reconciliation."""
+
+    pace: PaceView
+    day: DayView
+    limits: HeadroomView | None
+    adapters: int
+    versions: dict[str, int]
+    resident_versions: int
+    unreconciled_tokens: int | None
+    reconciled_at: datetime | None
+    object: Literal["overview"] = "overview"
+
+    @classmethod
+    def of(cls, overview: Overview, books: Books, engine_ready: bool) -> "OverviewView":
+        return cls(
+            pace=PaceView.of(overview.pace, engine_ready),
+            day=DayView.of(overview.day),
+            limits=HeadroomView.of(overview.room) if overview.room is not None else None,
+            adapters=overview.adapters,
+            versions=overview.versions,
+            resident_versions=overview.resident,
+            unreconciled_tokens=books.last.unreconciled_tokens if books.last is not None else None,
+            reconciled_at=books.at,
+        )
+
+
+class ResidentView(msgspec.Struct, frozen=True):
+    """A version that the engine holds. users: requests on it now."""
+
+    version: int
+    state: str
+    users: int
+
+
+class AdapterStatsView(msgspec.Struct, frozen=True):
+    """requests, cost: of the last 24 hours. first_token_p95, in seconds: of the last quarter hour."""
+
+    adapter: str
+    requests: int
+    cost: str
+    first_token_p95: float | None
+    resident: list[ResidentView]
+    object: Literal["adapter_stats"] = "adapter_stats"
+
+    @classmethod
+    def of(cls, adapter_id: UUID, stats: AdapterStats) -> "AdapterStatsView":
+        held = [ResidentView(one.number, one.state, one.users) for one in stats.resident]
+        name = ids.to_text("adapter", adapter_id)
+        return cls(name, stats.requests, money.render(stats.nano), stats.first_token_p95, held)
+
+
+class AdapterStatsList(msgspec.Struct, frozen=True):
+    data: list[AdapterStatsView]
+    object: Literal["list"] = "list"
+
+
+class ImpactView(msgspec.Struct, frozen=True):
+    """What an act would hit: requests under way, live keys, adapters, aliases, browsers signed in."""
+
+    requests_in_flight: int
+    keys: int
+    adapters: int
+    aliases: list[str]
+    browser_sessions: int
+    object: Literal["impact"] = "impact"
+
+    @classmethod
+    def of(cls, impact: Impact) -> "ImpactView":
+        return cls(impact.requests, impact.keys, impact.adapters, impact.aliases, impact.browsers)
+
+
+class ActView(msgspec.Struct, frozen=True):
+    """key: with which it was done, null where no key is known."""
+
+    at: datetime
+    kind: str
+    subject: str
+    detail: str
+    reason: str
+    key: str | None
+    key_name: str | None
+    object: Literal["act"] = "act"
+
+    @classmethod
+    def of(cls, act: Act) -> "ActView":
+        key = ids.to_text("key", act.key_id) if act.key_id is not None else None
+        return cls(act.at, act.kind, act.subject, act.detail, act.reason, key, act.key_name)
+
+
+class ActPage(Page, frozen=True, kw_only=True):
+    data: list[ActView]

@@ -1,0 +1,272 @@
+"""What the console's pages are made of: a tenant's own numbers, told once, paged and bounded."""
+
+import itertools
+import json
+
+import httpx
+import pytest
+
+from tenantry.platform.admin.live import AT_ONCE, Watchers
+from tenantry.platform.core.errors import RateLimited
+from tenantry.runtime.messages import AdapterState, Stats
+
+NAMES = itertools.count()
+
+
+class Api(httpx.Client):
+    def __init__(self, live, key):
+        super().__init__(base_url=live.url, headers={"authorization": f"Bearer {key}"}, timeout=30)
+
+    def say(self, model="base", **more):
+        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8, **more}
+        reply = self.post("/v1/chat/completions", json=body)
+        assert reply.status_code == 200, reply.text
+        return reply
+
+
+@pytest.fixture
+def api(live):
+    """A fresh tenant's client."""
+    with Api(live, live.make_tenant(f"t{next(NAMES)}")[1]) as client:
+        yield client
+
+
+@pytest.fixture
+def operator(live):
+    with Api(live, live.operator_key) as client:
+        yield client
+
+
+def settled(api, reply):
+    """The event of this reply, once the ledger has it."""
+    for _ in range(100):
+        found = api.get(f"/api/v1/usage/events/{reply.headers['x-request-id']}")
+        if found.status_code == 200:
+            return found.json()
+        import time
+
+        time.sleep(0.02)
+    raise AssertionError(found.text)
+
+
+def test_the_overview_counts_what_was_settled_and_what_is_running(live, api):
+    before = api.get("/api/v1/overview").json()
+    assert before["day"]["requests"] == 0
+    assert before["pace"]["first_token_p95"] is None
+    reply = api.say()
+    event = settled(api, reply)
+    after = api.get("/api/v1/overview").json()
+    assert after["day"]["requests"] == 1
+    assert after["day"]["completion_tokens"] == event["completion_tokens"] == 8
+    assert after["day"]["cost"] == event["cost"] == after["limits"]["spent"]
+    assert after["pace"]["settled"] == 1
+    assert after["pace"]["running"] == 0
+    assert after["pace"]["first_token_samples"] == 1
+    assert after["unreconciled_tokens"] == 0
+
+
+def test_another_tenants_request_moves_nothing_of_mine(live, api):
+    with Api(live, live.make_tenant(f"t{next(NAMES)}")[1]) as other:
+        reply = other.say()
+        settled(other, reply)
+        assert api.get("/api/v1/overview").json()["day"]["requests"] == 0
+        assert api.get("/api/v1/live").json()["settled"] == 0
+        assert api.get(f"/api/v1/usage/events/{reply.headers['x-request-id']}").status_code == 404
+
+
+def test_the_operator_sees_all_tenants_together(api, operator):
+    settled(api, api.say())
+    assert operator.get("/api/v1/overview/all").json()["day"]["requests"] >= 1
+
+
+def test_the_live_stream_tells_the_pace_and_is_a_stream(live, api):
+    with api.stream("GET", "/api/v1/events") as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        line = next(line for line in reply.iter_lines() if line.startswith("data: "))
+    assert json.loads(line[6:])["object"] == "pace"
+
+
+async def test_watchers_are_few_and_leave_when_the_gateway_drains():
+    draining = False
+    watchers = Watchers(lambda: draining, every_s=0.001, life_s=1e9)
+    from uuid import uuid4
+
+    who = uuid4()
+    streams = [watchers.watch(who, Stats) for _ in range(AT_ONCE)]
+    for stream in streams:
+        await anext(stream)
+    with pytest.raises(RateLimited):
+        watchers.watch(who, Stats)
+    watchers.watch(uuid4(), Stats)
+    draining = True
+    assert [part async for part in streams[0]] == []
+    draining = False
+    assert await anext(watchers.watch(who, Stats)) == b"retry: 3000\n\n"
+    for stream in streams:
+        await stream.aclose()
+
+
+def test_a_series_adds_up_to_the_total_whatever_it_is_grouped_by(api):
+    for _ in range(3):
+        settled(api, api.say())
+    total = api.get("/api/v1/usage", params={"group_by": "total"}).json()["data"][0]
+    for by in ("adapter", "version", "key", "total"):
+        for bucket in ("hour", "day"):
+            points = api.get("/api/v1/usage/series", params={"group_by": by, "bucket": bucket}).json()["data"]
+            assert sum(p["requests"] for p in points) == total["requests"] == 3
+            assert sum(p["completion_tokens"] for p in points) == total["completion_tokens"]
+            assert not any(p["rest"] for p in points)
+
+
+def test_a_series_tells_few_groups_apart_and_sums_the_others(live, api):
+    for i in range(3):
+        made = api.post("/api/v1/keys", json={"name": f"k{i}"}).json()["key"]
+        with Api(live, made) as client:
+            for _ in range(i + 1):
+                settled(client, client.say())
+    points = api.get("/api/v1/usage/series", params={"group_by": "key", "groups": 1}).json()["data"]
+    named, rest = [p for p in points if not p["rest"]], [p for p in points if p["rest"]]
+    assert {p["label"] for p in named} == {"k2"}
+    assert sum(p["requests"] for p in named) == 3
+    assert sum(p["requests"] for p in rest) == 3
+    assert all(p["id"] is None and p["label"] is None for p in rest)
+
+
+def test_a_series_is_bounded_in_buckets(api):
+    far = {"from": "2020-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}
+    assert api.get("/api/v1/usage/series", params=far).json()["error"]["param"] == "bucket"
+
+
+def test_events_can_be_cut_out_by_time(api):
+    event = settled(api, api.say())
+    after, before = {"from": event["occurred_at"]}, {"to": event["occurred_at"]}
+    assert len(api.get("/api/v1/usage/events", params=after).json()["data"]) == 1
+    assert api.get("/api/v1/usage/events", params=before).json()["data"] == []
+
+
+def test_headroom_is_what_admission_would_still_let_in(api, operator):
+    tenant = api.get("/api/v1/me").json()["tenant"]
+    unlimited = api.get("/api/v1/limits").json()["data"]
+    assert [(r["key"], r["budget"], r["requests_left"]) for r in unlimited] == [(None, None, None)]
+    quota = {"concurrency": 4, "requests_per_minute": 60, "budget": "0.5", "budget_period": "month"}
+    operator.put(f"/api/v1/tenants/{tenant}/quota", json=quota)
+    event = settled(api, api.say())
+    [room] = api.get("/api/v1/limits").json()["data"]
+    assert room["concurrency"] == 4
+    assert room["running"] == 0
+    assert room["requests_left"] in (59, 60)
+    assert room["spent"] == room["spent_this_month"] == event["cost"]
+    assert float(room["reserved"]) == 0
+    assert operator.get(f"/api/v1/tenants/{tenant}/limits").json()["data"][0]["spent"] == event["cost"]
+
+
+def test_limits_of_keys_are_paged_after_the_tenants_own(api, operator):
+    tenant = api.get("/api/v1/me").json()["tenant"]
+    made = [api.post("/api/v1/keys", json={"name": f"k{i}"}).json()["id"] for i in range(3)]
+    for key in made:
+        operator.put(f"/api/v1/tenants/{tenant}/keys/{key}/quota", json={"concurrency": 1})
+    first = api.get("/api/v1/limits", params={"limit": 2}).json()
+    assert [r["key"] for r in first["data"]] == [None, *made[:2]]
+    rest = api.get("/api/v1/limits", params={"limit": 2, "after": first["next"]}).json()
+    assert [r["key"] for r in rest["data"]] == made[2:]
+    assert not rest["has_more"]
+
+
+def test_adapters_are_filtered_ordered_and_paged_by_the_server(api):
+    for name in ("beta", "alpha", "gamma", "alphabet"):
+        assert api.post("/api/v1/adapters", json={"name": name}).status_code == 201
+
+    def names(**query):
+        found, after = [], None
+        while True:
+            page = api.get(
+                "/api/v1/adapters", params={**query, "limit": 1, **({"after": after} if after else {})}
+            ).json()
+            found += [row["name"] for row in page["data"]]
+            if not page["has_more"]:
+                return found
+            after = page["next"]
+
+    assert names() == ["alphabet", "gamma", "alpha", "beta"]
+    assert names(order="asc") == ["beta", "alpha", "gamma", "alphabet"]
+    assert names(sort="name", order="asc") == ["alpha", "alphabet", "beta", "gamma"]
+    assert names(sort="name") == ["gamma", "beta", "alphabet", "alpha"]
+    assert names(name="alpha", sort="name", order="asc") == ["alpha", "alphabet"]
+    assert names(name="%") == []
+    assert names(state="ready") == []
+    assert api.get("/api/v1/adapters", params={"state": "mood"}).status_code == 400
+
+
+def test_adapter_stats_tell_who_is_resident_and_nothing_of_others(live, api):
+    made = api.post("/api/v1/adapters", json={"name": "one"}).json()["id"]
+    live.engine.stats = Stats(adapters=(AdapterState(b"x" * 32, "resident", 5, 1),))
+    try:
+        [stats] = api.get("/api/v1/adapter-stats", params={"adapter": made}).json()["data"]
+        assert stats == {
+            "adapter": made, "requests": 0, "cost": "0.00", "first_token_p95": None, "resident": [],
+            "object": "adapter_stats",
+        }  # fmt: skip
+        assert api.get("/api/v1/overview").json()["resident_versions"] == 0
+    finally:
+        live.engine.stats = None
+    many = [("adapter", made)] * 101
+    assert api.get("/api/v1/adapter-stats", params=many).status_code == 400
+
+
+def test_impact_counts_what_an_act_would_hit(live, api, operator):
+    key = api.get("/api/v1/me").json()["key"]
+    text = api.headers["authorization"].removeprefix("Bearer ")
+    httpx.post(f"{live.url}/api/v1/browser-sessions", json={"key": text})
+    found = api.get("/api/v1/impact", params={"key": key}).json()
+    assert found["browser_sessions"] == 1
+    assert found["requests_in_flight"] == 0
+    api.post("/api/v1/adapters", json={"name": "one"})
+    assert api.get("/api/v1/impact", params={"adapter": "one"}).json()["adapters"] == 1
+    assert api.get("/api/v1/impact", params={"adapter": "one", "version": 7}).status_code == 404
+    assert api.get("/api/v1/impact", params={"adapter": "none"}).status_code == 404
+    assert api.get("/api/v1/impact").status_code == 400
+    tenant = api.get("/api/v1/me").json()["tenant"]
+    whole = operator.get(f"/api/v1/tenants/{tenant}/impact").json()
+    assert (whole["keys"], whole["adapters"], whole["browser_sessions"]) == (1, 1, 1)
+
+
+def test_a_foreign_key_and_adapter_have_no_impact_to_tell(live, api):
+    with Api(live, live.make_tenant(f"t{next(NAMES)}")[1]) as other:
+        theirs = other.get("/api/v1/me").json()["key"]
+        other.post("/api/v1/adapters", json={"name": "secret"})
+    assert api.get("/api/v1/impact", params={"key": theirs}).status_code == 404
+    assert api.get("/api/v1/impact", params={"adapter": "secret"}).status_code == 404
+
+
+def test_activity_tells_every_act_once_however_it_is_paged(live, api):
+    made = [api.post("/api/v1/keys", json={"name": f"k{i}"}).json()["id"] for i in range(3)]
+    api.delete(f"/api/v1/keys/{made[1]}")
+    httpx.post(
+        f"{live.url}/api/v1/browser-sessions",
+        json={"key": api.headers["authorization"].removeprefix("Bearer ")},
+    )
+    whole = api.get("/api/v1/activity", params={"limit": 100}).json()["data"]
+    assert [(a["kind"], a["subject"]) for a in whole] == [
+        ("signed_in", "test"), ("key_revoked", "k1"), ("key_created", "k2"), ("key_created", "k1"),
+        ("key_created", "k0"), ("key_created", "test"),
+    ]  # fmt: skip
+    paged, after = [], None
+    while True:
+        page = api.get("/api/v1/activity", params={"limit": 2, **({"after": after} if after else {})}).json()
+        paged += page["data"]
+        if not page["has_more"]:
+            break
+        after = page["next"]
+    assert paged == whole
+    assert api.get("/api/v1/activity", params={"after": "1'; --"}).status_code == 400
+
+
+def test_prices_are_listed_with_those_to_come(api, operator):
+    base = api.get("/v1/models").json()["data"][0]["x_base_model_id"]
+    body = {"prompt": "0.000001", "cached": "0", "completion": "0.000002", "effective_from": "2100-01-01T00:00:00Z"}
+    assert operator.post("/api/v1/prices", params={"base_model": base}, json=body).status_code == 201
+    first = api.get("/api/v1/prices", params={"base_model": base, "limit": 1}).json()
+    assert first["data"][0]["effective_from"].startswith("2100")
+    rest = api.get("/api/v1/prices", params={"base_model": base, "after": first["next"]}).json()
+    assert len(rest["data"]) >= 1
+    assert not rest["has_more"]
