@@ -1165,6 +1165,27 @@ export interface components {
              */
             object: "browser_session";
         };
+        /** CacheApplied */
+        CacheApplied: {
+            /**
+             * @default implicit
+             * @constant
+             */
+            mode: "implicit";
+            /** @default false */
+            pin: boolean;
+            /** @enum {string} */
+            ttl: "30m" | "12h";
+        };
+        /** CacheOptions */
+        CacheOptions: {
+            comparison_response_id?: string | null;
+            mode?: string | null;
+            pin?: boolean | null;
+            prewarm?: boolean | null;
+            /** @enum {null|string} */
+            ttl?: "30m" | "12h" | null;
+        };
         /** ChatRequest */
         ChatRequest: {
             frequency_penalty?: number | null;
@@ -1186,7 +1207,9 @@ export interface components {
             n?: number | null;
             parallel_tool_calls?: boolean | null;
             presence_penalty?: number | null;
+            priority?: number | null;
             prompt_cache_key?: string | null;
+            prompt_cache_options?: components["schemas"]["CacheOptions"] | null;
             prompt_cache_retention?: string | null;
             repetition_penalty?: number | null;
             response_format?: components["schemas"]["ResponseFormat"] | null;
@@ -1225,8 +1248,10 @@ export interface components {
             model: string;
             n?: number | null;
             presence_penalty?: number | null;
+            priority?: number | null;
             prompt: string | (string | number | number[])[];
             prompt_cache_key?: string | null;
+            prompt_cache_options?: components["schemas"]["CacheOptions"] | null;
             prompt_cache_retention?: string | null;
             repetition_penalty?: number | null;
             return_token_ids?: boolean | null;
@@ -1381,6 +1406,10 @@ export interface components {
             /** @default 0 */
             cache_write_tokens: number;
             cached_tokens: number;
+            /** @default 0 */
+            x_cached_disk_tokens: number;
+            /** @default 0 */
+            x_cached_host_tokens: number;
         };
         /** ItemList */
         ItemList: {
@@ -1619,6 +1648,7 @@ export interface components {
             parallel_tool_calls: boolean;
             previous_response_id: string | null;
             prompt_cache_key: string | null;
+            prompt_cache_options?: components["schemas"]["CacheApplied"] | null;
             safety_identifier: string | null;
             /**
              * @default default
@@ -1680,7 +1710,9 @@ export interface components {
             parallel_tool_calls?: boolean | null;
             presence_penalty?: number | null;
             previous_response_id?: string | null;
+            priority?: number | null;
             prompt_cache_key?: string | null;
+            prompt_cache_options?: components["schemas"]["CacheOptions"] | null;
             prompt_cache_retention?: string | null;
             repetition_penalty?: number | null;
             safety_identifier?: string | null;
@@ -1742,6 +1774,8 @@ export interface components {
             busy: boolean;
             cache_pinned: boolean;
             cache_ttl_s: number;
+            cached_disk_tokens: number;
+            cached_host_tokens: number;
             cached_tokens: number;
             computed_tokens: number;
             conversation: string | null;
@@ -1916,6 +1950,8 @@ export interface components {
         };
         /** TurnView */
         TurnView: {
+            cached_disk_tokens: number;
+            cached_host_tokens: number;
             cached_tokens: number;
             /** Format: date-time */
             completed_at: string;
@@ -2140,6 +2176,8 @@ export type AliasPoint = components['schemas']['AliasPoint'];
 export type AliasPut = components['schemas']['AliasPut'];
 export type AliasView = components['schemas']['AliasView'];
 export type BrowserSessionView = components['schemas']['BrowserSessionView'];
+export type CacheApplied = components['schemas']['CacheApplied'];
+export type CacheOptions = components['schemas']['CacheOptions'];
 export type ChatRequest = components['schemas']['ChatRequest'];
 export type CompletionRequest = components['schemas']['CompletionRequest'];
 export type Conversation = components['schemas']['Conversation'];
