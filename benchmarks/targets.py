@@ -31,7 +31,6 @@ TARGETS = {
     "W7 4 x budget, unified": ">= 0.7",
     "2k prompts among 16 decoders, ITL p99 / target": "<= 1",
     "quiet tenant's p95 TTFT, flooded / solo": "<= 2",
-    "quiet tenant's p95 TTFT, flooded / solo, target": "<= 2",
     "Jain's index over 20 equal tenants": ">= 0.98",
     "bf16 LoRA's share of a prefill of 512, rank 16": "<= 0.12",
     "int8 / bf16 KV bytes per token": "<= 0.53",

@@ -113,18 +113,16 @@ class Scheduler:
             raise
         if not submit.deadline or not self._waiting:
             return
-        waiting = self._waiting.tenants
+        own = [flow] if flow is not None and flow.waiting else []
         for others, kind, whose in (
-            ([flow] if flow else [], ShareFull, "your own queue"),
-            (waiting, QueueFull, "the queue"),
+            (own, ShareFull, "your own queue"),
+            (self._waiting.tenants, QueueFull, "the queue"),
         ):
             late = self._expected(flow, others) - submit.deadline
-            if late > 0:
+            if late > 0 and others:
                 self._totals.refused_early += 1
                 retry_s = self._forecast.retry(late, submit.request_id)
-                raise kind(
-                    "deadline", f"{whose} is longer than the {submit.deadline:g} s until the deadline", retry_s
-                )
+                raise kind("deadline", f"{whose} is longer than the {submit.deadline:g} s until the deadline", retry_s)
 
     def _expected(self, flow: Flow | None, waiting: list[Flow]) -> float:
         """Seconds until one more request of this tenant could start, if these tenants were all that waits."""
