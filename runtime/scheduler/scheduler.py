@@ -122,7 +122,9 @@ class Scheduler:
             if late > 0 and others:
                 self._totals.refused_early += 1
                 retry_s = self._forecast.retry(late, submit.request_id)
-                raise kind("deadline", f"{whose} is longer than the {submit.deadline:g} s until the deadline", retry_s)
+                raise kind(
+                    "deadline", f"{whose} is longer than the {submit.deadline:g} s until the deadline", retry_s
+                )
 
     def _expected(self, flow: Flow | None, waiting: list[Flow]) -> float:
         """Seconds until one more request of this tenant could start, if these tenants were all that waits."""
