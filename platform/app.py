@@ -28,7 +28,7 @@ from tenantry.platform.core.policy import PUBLIC, under
 from tenantry.platform.core.secrets import Peppers
 from tenantry.platform.core.settings import Settings
 from tenantry.platform.core.telemetry import Telemetry
-from tenantry.platform.gateway import envelope, health, idempotency, speculation
+from tenantry.platform.gateway import engines, envelope, health, idempotency, speculation
 from tenantry.platform.gateway import routes as inference
 from tenantry.platform.gateway.chat import ChatService, Serving
 from tenantry.platform.gateway.edge import Edge
@@ -166,7 +166,7 @@ def create_app(parts: Parts) -> tuple[Edge, Gateway]:
         route_handlers=[
             health.live, health.ready, health.metrics, inference.router, tenants.router, registry_routes.router,
             metering.router, speculation.router, conversation_routes.router, response_routes.router,
-            session_routes.router, console.router, views.router, static.router,
+            session_routes.router, engines.router, console.router, views.router, static.router,
         ],
         lifespan=[lifespan],
         dependencies=_dependencies(gateway),

@@ -25,8 +25,10 @@ from tenantry.platform.core.embedded import EmbeddedPostgres
 from tenantry.platform.core.roles import APP, OWNER
 from tenantry.platform.core.secrets import load_peppers
 from tenantry.platform.core.settings import Settings
+from tenantry.platform.fleet.report import EngineReport
+from tenantry.platform.fleet.router import Router
 from tenantry.platform.gateway.bounds import ModelLimits
-from tenantry.platform.gateway.chat import Engine, Serving
+from tenantry.platform.gateway.chat import Serving
 from tenantry.platform.gateway.server import DrainingServer, config
 from tenantry.platform.registry.bases import ensure_base
 from tenantry.platform.registry.service import Allowance
@@ -155,6 +157,7 @@ class ScriptedEngine:
     stats: Stats | None = None
     refuse: tuple[str, str, str | None] | tuple[str, str, str | None, int] | None = None
     guessing: tuple[Guessing, ...] = ()
+    reported: list[EngineReport] = field(default_factory=list)
     generations: list[ScriptedGeneration] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)
     dropped_sessions: list[bytes] = field(default_factory=list)
@@ -165,6 +168,9 @@ class ScriptedEngine:
         generation = ScriptedGeneration(submit, self)
         self.generations.append(generation)
         return generation
+
+    def reports(self) -> list[EngineReport]:
+        return self.reported
 
     async def guesses(self) -> tuple[Guessing, ...]:
         if not self.ready:
@@ -230,9 +236,9 @@ class LiveGateway:
 
 @asynccontextmanager
 async def running_gateway(
-    dsn: str, data_dir: Path, allowance: Allowance | None = None, worker: Engine | None = None, **options: Any
+    dsn: str, data_dir: Path, allowance: Allowance | None = None, worker: Router | None = None, **options: Any
 ) -> AsyncIterator[LiveGateway]:
-    """On the running loop. worker: a client of a real engine, instead of the scripted one. options: settings."""
+    """On the running loop. worker: of real engines, instead of the scripted one. options: settings."""
     settings = Settings(data_dir=data_dir, **options)
     database = await Database.connect(dsn, settings)
     try:

@@ -148,6 +148,11 @@ class EngineClient:
     def stats(self) -> Stats | None:
         return self._pong.stats if self._pong is not None else None
 
+    @property
+    def open(self) -> int:
+        """Requests of this client that have not ended."""
+        return len(self._pending)
+
     def generate(self, submit: Submit) -> Generation:
         """Send a request. It always gives a Generation: what goes wrong is raised by its iteration."""
         generation = Generation(self, submit.request_id)

@@ -13,6 +13,8 @@ import msgspec
 
 from tenantry.runtime.errors import InvalidRequest
 
+Role = Literal["both", "prefill", "decode"]
+
 # What it takes to get evicted things back: estimates for two cores, not measurements. Only their ratio is used.
 LOAD_BYTES_S = 5e8
 COMPUTE_TOKENS_S = 1e3
@@ -100,6 +102,7 @@ class EngineConfig:
     drain_s: how long running requests may take to end after SIGTERM.
     runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
     gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
+    role: what this engine is there for among others; each can do everything.
     speculate: see runtime.speculative.options. speculate_depth: tokens guessed always; 0 lets measurements decide.
     speculate_verify: "sample": a seed's own text; "reject": the same distribution; "typical": lossy (model/judge.py).
     """
@@ -125,6 +128,7 @@ class EngineConfig:
     drain_s: float = 30.0
     runner: Literal["model", "scripted", "scripted-faults"] = "model"
     step_s: float = 0.0
+    role: Role = "both"
     speculate: str = "off"
     speculate_depth: int = 0
     speculate_verify: Literal["sample", "reject", "typical"] = "sample"

@@ -84,7 +84,7 @@ class Engine:
             return Refused(submit.request_id, "adapter_unavailable", "this adapter is not in the store", "adapter")
         refused = self._scheduler.add(submit, footprint, now)
         if refused is None:
-            self._opened.append(Opened(submit.request_id, submit.receipt))
+            self._opened.append(Opened(submit.request_id, submit.receipt, submit.attempt))
             self._stops.open(submit)
         return refused
 

@@ -33,10 +33,11 @@ _SEGMENT: Final = re.compile(r"([0-9a-z]{1,64})-(\d{8})\.journal")
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A request was accepted. Nothing is owed yet."""
+    """A request was accepted. Nothing is owed yet. attempt: see messages.Submit."""
 
     request_id: str
     receipt: bytes
+    attempt: int = 0
 
 
 class Counted(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -164,6 +165,7 @@ class JournalEntry:
     """What the journal knows of one request. receipt: None if its first record was lost to damage.
 
     epoch: the life of the engine that ran it: if that life is over, usage is final though closed is False.
+    attempt: a later one owes nothing for an earlier one, of which no token was seen; it begins from nothing.
     """
 
     request_id: str
@@ -172,6 +174,7 @@ class JournalEntry:
     usage: Usage = _NOTHING
     closed: bool = False
     reason: str | None = None
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -255,7 +258,7 @@ class JournalTail:
         known = {r: self._known(r, segment.epoch) for r in counted if r not in self._forgotten}
         match record:
             case Opened():
-                return {r: replace(e, receipt=record.receipt) for r, e in known.items()}
+                return {r: self._opened(e, record, segment.epoch) for r, e in known.items()}
             case Counted():
                 return {r: replace(e, usage=highest(e.usage, counted[r])) for r, e in known.items()}
             case Closed():
@@ -264,8 +267,24 @@ class JournalTail:
                     for r, e in known.items()
                 }
 
+    @staticmethod
+    def _opened(entry: JournalEntry, record: Opened, epoch: str) -> JournalEntry:
+        if record.attempt > entry.attempt:
+            return JournalEntry(entry.request_id, epoch, record.receipt, attempt=record.attempt)
+        return replace(entry, receipt=record.receipt)
+
     def _known(self, request_id: str, epoch: str) -> JournalEntry:
         return self.entries.get(request_id) or JournalEntry(request_id, epoch)
+
+
+def seal(directory: Path, epoch: str) -> bool:
+    """Nobody writes here any more: a new, empty segment makes final what earlier lives left open. False: somebody
+    still does, or the disk refuses, and nothing was done."""
+    try:
+        JournalWriter(directory, epoch).close()
+    except MeteringUnavailable:
+        return False
+    return True
 
 
 def read_counters(directory: Path) -> dict[str, JournalEntry]:

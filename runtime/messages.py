@@ -48,7 +48,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     after which a request that has not started is refused, at once if that can be foreseen; 0 for none. speculate:
     False computes every token by itself, which changes speed and cost and never the text. session: opaque key
     of a conversation, or empty: its KV is kept for keep_s seconds after the request has ended, before that of others;
-    pin: longest of all.
+    pin: longest of all. attempt: how often it was given to another engine before, without a token coming of it; the
+    journal of the highest attempt is the request's.
     """
 
     request_id: str
@@ -65,6 +66,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     session: bytes = b""
     keep_s: float = 0.0
     pin: bool = False
+    attempt: int = 0
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from tenantry.platform.core.errors import ConfigurationError
 from tenantry.platform.core.migrate import require_current
 from tenantry.platform.core.secrets import load_peppers
 from tenantry.platform.core.settings import Settings
+from tenantry.platform.fleet.router import Engine, Router
 from tenantry.platform.gateway.bounds import ModelLimits
 from tenantry.platform.gateway.chat import Serving
 from tenantry.platform.gateway.server import DrainingServer, config
@@ -46,7 +47,7 @@ async def serve(chosen: Settings) -> None:
         spec = BaseSpec.from_config(read_config(chosen.model_dir), bytes.fromhex(chosen.model_digest))
         base = await ensure_base(database, chosen.model_name or chosen.model_dir.name, spec)
         text = TextModel.load(chosen.model_dir)
-        engine = EngineClient(chosen.engine_socket)
+        engine = Router([Engine(place.name, place.role, EngineClient(place.socket)) for place in chosen.fleet])
         await engine.connect()
 
         async def drop(digest: bytes) -> None:

@@ -2,7 +2,18 @@
 
 from cyclopts import App
 
-from tenantry.platform.cli import adapters, console, demo, doctor, serve, sessions, speculation, tenants, training
+from tenantry.platform.cli import (
+    adapters,
+    console,
+    demo,
+    doctor,
+    engines,
+    serve,
+    sessions,
+    speculation,
+    tenants,
+    training,
+)
 
 app = App(
     name="tenantry",
@@ -18,6 +29,7 @@ app.command(adapters.adapter)
 app.command(adapters.usage)
 app.command(sessions.sessions)
 app.command(speculation.speculation)
+app.command(engines.engines)
 app.command(training.train_drafter)
 app.command(doctor.migrate_command, name="migrate")
 app.command(doctor.doctor)

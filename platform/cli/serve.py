@@ -108,7 +108,10 @@ def serve(
         Literal["sample", "reject", "typical"],
         Parameter(help="sample: a seed's own text; reject: the same distribution; typical: lossy, plausible tokens."),
     ] = "sample",
-    threads: Annotated[int, Parameter(help="Threads of the model; 0 takes all cores.")] = 0,
+    threads: Annotated[int, Parameter(help="Threads of the model; 0 takes all cores. Engines share them.")] = 0,
+    engines: Annotated[
+        int | None, Parameter(help="So many engine processes, each with its own memory; else TENANTRY_ENGINES.")
+    ] = None,
     runner: Annotated[
         Literal["model", "scripted"], Parameter(help="scripted: no model, to load-test a gateway.")
     ] = "model",
@@ -140,6 +143,7 @@ def serve(
             disk_cache_bytes=disk_cache_bytes,
             disk_tenant_bytes=disk_tenant_bytes,
             disk_cache_dir=disk_cache_dir.absolute() if disk_cache_dir else None,
+            engines=engines,
         )
         parse_speculation(speculate, speculate_depth)
         if chosen.port:

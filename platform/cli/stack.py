@@ -1,4 +1,4 @@
-"""What `tenantry serve` runs: PostgreSQL, the engine, the gateway; started in this order, stopped in reverse.
+"""What `tenantry serve` runs: PostgreSQL, the engines, the gateway; started in this order, stopped in reverse.
 
 Owns the data directory's run files and the supervisors. It must not know HTTP routes or what a request is.
 """
@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -24,12 +25,14 @@ from tenantry.platform.core import embedded
 from tenantry.platform.core.errors import ConfigurationError
 from tenantry.platform.core.migrate import migrate
 from tenantry.platform.core.roles import OWNER, ensure_roles
-from tenantry.platform.core.settings import Settings, to_environment
+from tenantry.platform.core.settings import EnginePlace, Settings, to_environment
 from tenantry.platform.fleet.process import Child
 from tenantry.platform.fleet.supervisor import Ping, Supervisor
 from tenantry.platform.fleet.watchdog import Backoff
+from tenantry.platform.metering.journal import engine_directories
 from tenantry.runtime.client import EngineClient
 from tenantry.runtime.config import EngineConfig, write_config
+from tenantry.runtime.journal import seal, segments
 
 Report = Callable[[str], None]
 LOG_BYTES = 64 << 20
@@ -49,8 +52,8 @@ class Stack:
     report: Report
     stable_s: float = 60.0
     _postgres: embedded.EmbeddedPostgres | None = None
-    _client: EngineClient | None = None
-    _engine: Supervisor | None = None
+    _clients: list[EngineClient] = field(default_factory=list)
+    _engines: list[Supervisor] = field(default_factory=list)
     _gateway: Supervisor | None = None
     _running: list["asyncio.Task[None]"] = field(default_factory=list)
 
@@ -62,7 +65,12 @@ class Stack:
     @property
     def pids(self) -> dict[str, int | None]:
         """Of the children, by name; for doctors and crash tests."""
-        return {s.name: s.pid for s in (self._engine, self._gateway) if s is not None}
+        return {s.name: s.pid for s in self._children}
+
+    @property
+    def _children(self) -> list[Supervisor]:
+        """In the order in which they are stopped: what is asked of engines ends before they do."""
+        return [*([self._gateway] if self._gateway is not None else ()), *self._engines]
 
     async def start(self) -> None:
         """Returns when the gateway answers /ready. Raises ConfigurationError with one clear line."""
@@ -71,30 +79,28 @@ class Stack:
         if self.settings.port == 0:
             self.settings = replace(self.settings, port=free_port(self.settings.host))
         await self._start_database()
-        await self._start_engine()
+        await self._start_engines()
         await self._start_gateway()
         address = self.settings.data_dir / ADDRESS_FILE
         address.write_text(json.dumps({"base_url": self.base_url, "pid": os.getpid()}))
 
     async def stop(self) -> None:
         """Drain and stop everything that start() started. Idempotent."""
-        for supervisor in (self._gateway, self._engine):
-            if supervisor is not None:
-                self.report(f"stopping the {supervisor.name}")
-                await supervisor.stop()
+        for supervisor in self._children:
+            self.report(f"stopping the {supervisor.name}")
+            await supervisor.stop()
         await self._end()
 
     async def kill(self) -> None:
         """Without waiting for anything that runs; the journal and the database keep what was counted."""
-        for supervisor in (self._gateway, self._engine):
-            if supervisor is not None:
-                await supervisor.kill()
+        for supervisor in self._children:
+            await supervisor.kill()
         await self._end()
 
     async def _end(self) -> None:
         await asyncio.gather(*self._running, return_exceptions=True)
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients:
+            await client.close()
         if self._postgres is not None:
             self.report("stopping PostgreSQL")
             await asyncio.to_thread(self._postgres.stop)
@@ -115,28 +121,39 @@ class Stack:
             self.report("migrating the database")
             await asyncio.to_thread(migrate, owner)
 
-    async def _start_engine(self) -> None:
+    async def _start_engines(self) -> None:
         model_dir = self.settings.model_dir
         assert model_dir is not None
         self.report("reading the base model")
         digest = await asyncio.to_thread(cached_digest, model_dir, self.settings.data_dir)
         address = f"ipc://{socket_path(self.settings.data_dir)}"
         self.settings = replace(self.settings, model_digest=digest.hex(), engine_socket=address)
+        fleet = self.settings.fleet
+        seal_journals(self.settings.journal_dir, {place.journal for place in fleet})
+        for place in fleet:
+            await self._start_engine(place, model_dir, max(1, self.engine.threads // len(fleet)))
+        await asyncio.gather(*(self._wait(engine, engine.ready.wait()) for engine in self._engines))
+
+    async def _start_engine(self, place: EnginePlace, model_dir: Path, threads: int) -> None:
+        """Started, and kept alive on its own from now on; not yet ready."""
         config = replace(
             self.engine,
             model_dir=model_dir,
             adapter_dir=self.settings.blob_dir,
-            journal_dir=self.settings.journal_dir,
-            socket=address,
+            journal_dir=place.journal,
+            disk_cache_dir=self.engine.disk_cache_dir / ("" if place.name == "engine" else place.name),
+            socket=place.socket,
+            role=place.role,
+            threads=threads,
             drain_s=self.settings.drain_timeout,
         )
-        path = self.settings.data_dir / "engine.json"
+        path = self.settings.data_dir / f"{place.name}.json"
         write_config(config, path)
-        self._client = EngineClient(address)
-        await self._client.connect()
+        client = EngineClient(place.socket)
+        self._clients.append(client)
+        await client.connect()
         argv = [sys.executable, "-m", "tenantry.runtime.worker", str(path)]
-        self._engine = self._supervise("engine", argv, ping=self._client.ping)
-        await self._wait(self._engine, self._engine.ready.wait())
+        self._engines.append(self._supervise(place.name, argv, ping=client.ping))
 
     async def _start_gateway(self) -> None:
         self.report("starting the gateway")
@@ -181,6 +198,13 @@ class Stack:
                     if (await http.get("/ready")).is_success:
                         return
                 await asyncio.sleep(0.05)
+
+
+def seal_journals(journal_dir: Path, written: set[Path]) -> None:
+    """What engines of an earlier start left open, and no engine of this one writes on, is final from now on."""
+    for directory in engine_directories(journal_dir):
+        if directory not in written and segments(directory):
+            seal(directory, f"{time.time_ns():016x}5ea1ed00")
 
 
 def free_port(host: str) -> int:

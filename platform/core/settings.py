@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tenantry.platform.core.errors import ConfigurationError
 
 PREFIX = "TENANTRY_"
+MOST_ENGINES = 8
 CLIENT_KEYS = ("url", "api_key")  # read by the command line's client commands, ignored by the server
 
 
@@ -95,6 +96,16 @@ def _setting(default: Any, parse: Callable[[str], Any]) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class EnginePlace:
+    """Where one engine of the fleet is found. journal: the directory that it alone writes."""
+
+    name: str
+    role: Literal["both", "prefill", "decode"]
+    socket: str
+    journal: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Times are seconds, sizes bytes. database_url: None starts an embedded PostgreSQL under data_dir.
 
@@ -111,7 +122,8 @@ class Settings:
     host_cache_bytes, disk_cache_bytes: KV that the engine keeps below its pages, at most disk_tenant_bytes of one
     tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own.
     console_dir: the built console; None takes the checkout's. cookie_secure: on where browsers come over https.
-    model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts.
+    engines: how many engine processes there are.
+    model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts; see `fleet`.
     """
 
     data_dir: Path = _setting(Path(".data"), _path)
@@ -125,6 +137,7 @@ class Settings:
     model_name: str | None = _setting(None, _name)
     model_digest: str | None = _setting(None, _digest)
     engine_socket: str | None = _setting(None, _socket)
+    engines: int = _setting(1, _integer(1, MOST_ENGINES))
     max_context: int | None = _setting(None, _integer(16, 1 << 24))
     weights: Literal["native", "w8a16", "w8a8", "w4a16"] = _setting(
         "native", _choice("native", "w8a16", "w8a8", "w4a16")
@@ -181,6 +194,20 @@ class Settings:
     @property
     def journal_dir(self) -> Path:
         return self.data_dir / "journal"
+
+    @property
+    def fleet(self) -> tuple[EnginePlace, ...]:
+        """The engines, in order. A lone one is called "engine" and has the socket and the journal for itself.
+        Raises ConfigurationError while engine_socket is unknown."""
+        if self.engine_socket is None:
+            raise ConfigurationError("the engines' socket is told by `tenantry serve`")
+        if self.engines == 1:
+            return (EnginePlace("engine", "both", self.engine_socket, self.journal_dir),)
+        names = [f"engine-{index}" for index in range(self.engines)]
+        return tuple(
+            EnginePlace(name, "both", f"{self.engine_socket}.{index}", self.journal_dir / name)
+            for index, name in enumerate(names)
+        )
 
 
 def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

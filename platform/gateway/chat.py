@@ -17,6 +17,7 @@ import msgspec
 
 from tenantry.platform.core.errors import EngineAway, InvalidInput, Overloaded, TimedOut
 from tenantry.platform.core.telemetry import Telemetry
+from tenantry.platform.fleet.report import EngineReport
 from tenantry.platform.gateway import bounds
 from tenantry.platform.gateway.cache_options import NOTHING, Kept, kept_for
 from tenantry.platform.gateway.openai import ChatRequest, CompletionRequest
@@ -45,13 +46,15 @@ class Text(Protocol):
 
 
 class Engine(Protocol):
-    """ready: whether the engine answers and has loaded its model. stats: as of its last answer."""
+    """All engines of the deployment behind one face (platform/fleet/router.py). ready: whether one answers and has
+    loaded its model. stats: as of the last answers. reports: each engine by itself."""
 
     @property
     def ready(self) -> bool: ...
     @property
     def stats(self) -> Stats | None: ...
     def generate(self, submit: Submit) -> Generation: ...
+    def reports(self) -> list[EngineReport]: ...
     async def guesses(self) -> tuple[Guessing, ...]: ...
     def keep_session(self, session: bytes, keep_s: float, pin: bool) -> None: ...
     def drop_session(self, session: bytes) -> None: ...
@@ -179,6 +182,10 @@ class ChatService:
 
     def _kept(self, principal: Principal, request: ChatRequest | CompletionRequest) -> Kept:
         return kept_for(principal, request.prompt_cache_key, request.prompt_cache_options, self._keep_s)
+
+    def engines(self) -> list[EngineReport]:
+        """Every engine, as of its last answer."""
+        return self._serving.engine.reports()
 
     async def _tokenise(self, request: ChatRequest | CompletionRequest) -> tuple[int, ...]:
         text, limits = self._serving.text, self._serving.limits

@@ -1,5 +1,7 @@
 """Options of `tenantry serve` that reach the engine."""
 
+from dataclasses import replace
+
 import pytest
 
 from tenantry.platform.cli import serve as command
@@ -7,16 +9,37 @@ from tenantry.platform.core import settings
 from tenantry.platform.core.errors import ConfigurationError
 
 
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path, **options):
-    """The EngineConfig that `serve --demo` with these options would start an engine with."""
+def chosen_and_engine(monkeypatch: pytest.MonkeyPatch, tmp_path, **options):
     found = []
 
     async def record(chosen, engine, demo):
-        found.append(engine)
+        found.append((chosen, engine))
 
     monkeypatch.setattr(command, "run", record)
     command.serve(demo=True, data_dir=tmp_path / "d", port=0, **options)
     return found[0]
+
+
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path, **options):
+    """The EngineConfig that `serve --demo` with these options would start an engine with."""
+    return chosen_and_engine(monkeypatch, tmp_path, **options)[1]
+
+
+def places(monkeypatch, tmp_path, **options):
+    """Name, role, end of the socket and folder of the journal of every engine."""
+    chosen = replace(chosen_and_engine(monkeypatch, tmp_path, **options)[0], engine_socket="ipc:///x/e.sock")
+    return [(p.name, p.role, p.socket.removeprefix("ipc:///x/"), p.journal.name) for p in chosen.fleet]
+
+
+def test_one_engine_unless_more_are_asked_for(monkeypatch, tmp_path):
+    assert places(monkeypatch, tmp_path) == [("engine", "both", "e.sock", "journal")]
+    two = [("engine-0", "both", "e.sock.0", "engine-0"), ("engine-1", "both", "e.sock.1", "engine-1")]
+    assert places(monkeypatch, tmp_path, engines=2) == two
+    monkeypatch.setenv("TENANTRY_ENGINES", "3")
+    assert len(places(monkeypatch, tmp_path)) == 3
+    assert places(monkeypatch, tmp_path, engines=2) == two
+    with pytest.raises(ConfigurationError, match="TENANTRY_ENGINES must be a whole number from 1 to 8"):
+        settings.load({"TENANTRY_ENGINES": "9"})
 
 
 def test_weights_come_from_the_option_then_the_environment(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -138,12 +139,17 @@ async def until(condition, limit_s: float = 90.0, what: str = "it") -> None:
         await asyncio.sleep(0.1)
 
 
-async def follow(tail: JournalTail, kept: dict[str, JournalEntry], stop: asyncio.Event) -> None:
-    """The oracle's own copy of the journal, kept from before the reaper tidies it up."""
-    while not stop.is_set():
-        kept.update(await asyncio.to_thread(tail.poll))
+async def follow(tails: list[JournalTail], kept: dict[str, JournalEntry], stop: asyncio.Event) -> None:
+    """The oracle's own copy of the journals, kept from before the reaper tidies them up. Of a request that several
+    engines had, the last attempt counts."""
+    last = False
+    while not last:
+        last = stop.is_set()
+        for tail in tails:
+            for request_id, entry in (await asyncio.to_thread(tail.poll)).items():
+                if request_id not in kept or entry.attempt >= kept[request_id].attempt:
+                    kept[request_id] = entry
         await asyncio.sleep(0.1)
-    kept.update(tail.poll())
 
 
 async def ready(url: str) -> bool:
@@ -153,11 +159,16 @@ async def ready(url: str) -> bool:
     return False
 
 
-async def campaign(kills: int, seed: int) -> None:
+async def campaign(kills: int, seed: int, **options: Any) -> None:
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="tny-") as folder:
         settings = Settings(
-            data_dir=Path(folder) / "data", port=0, model_dir=DEMO / "model", max_context=2048, drain_timeout=5.0
+            data_dir=Path(folder) / "data",
+            port=0,
+            model_dir=DEMO / "model",
+            max_context=2048,
+            drain_timeout=5.0,
+            **options,
         )
         engine = EngineConfig(DEMO / "model", UNSET, "", UNSET, runner="scripted", step_s=0.004)
         stack = Stack(settings, engine, lambda _line: None, stable_s=0.0)
@@ -173,14 +184,15 @@ async def attack(stack: Stack, kills: int, rng: random.Random) -> None:
     keys = [make_tenant(url, data, name) for name in ("acme", "globex")]
     clients = [RecordingClient(url, keys[i % 2], "model", random.Random(rng.random())) for i in range(CLIENTS)]
     talkers = [Talker(url, key, "model") for key in keys]
-    stop, journal, kept = asyncio.Event(), JournalTail(stack.settings.journal_dir), dict[str, JournalEntry]()
+    stop, kept = asyncio.Event(), dict[str, JournalEntry]()
     oracle_stop = asyncio.Event()
-    oracle = asyncio.create_task(follow(journal, kept, oracle_stop))
+    journals = [JournalTail(place.journal) for place in stack.settings.fleet]
+    oracle = asyncio.create_task(follow(journals, kept, oracle_stop))
     load = [asyncio.create_task(c.run(stop)) for c in (*clients, *talkers)]
-    killed = {"engine": 0, "gateway": 0}
+    killed = dict.fromkeys(stack.pids, 0)
     for _ in range(kills):
         await asyncio.sleep(rng.uniform(0.1, 0.6))
-        victim = rng.choice(("engine", "gateway"))
+        victim = rng.choice(sorted(killed))
         pid = stack.pids[victim]
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -263,6 +275,11 @@ async def compare_turns(database: Database, talker: Talker) -> None:
 @pytest.mark.timeout(400)
 async def test_twenty_kills_leave_a_ledger_equal_to_the_oracle():
     await campaign(kills=20, seed=20261121)
+
+
+@pytest.mark.timeout(400)
+async def test_kills_among_two_engines_leave_a_ledger_equal_to_the_oracle():
+    await campaign(kills=12, seed=20261122, engines=2)
 
 
 @pytest.mark.chaos

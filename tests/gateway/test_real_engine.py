@@ -8,6 +8,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from tenantry.platform.fleet.router import Router
 from tenantry.platform.testing import running_gateway, write_tiny_model
 from tenantry.runtime.journal import read_counters
 from tenantry.runtime.rehearsal import WorkerProcess
@@ -32,7 +33,7 @@ async def worker(tmp_path, speculate):
 
 @pytest.fixture
 async def wired(pg, tmp_path, worker):
-    async with running_gateway(pg.app, tmp_path, worker=worker.client) as wired:
+    async with running_gateway(pg.app, tmp_path, worker=Router.alone(worker.client)) as wired:
         yield wired
 
 

@@ -1,0 +1,26 @@
+"""`tenantry engines`: the engine processes behind the gateway. Talks to the REST API only."""
+
+from tenantry.platform.cli.connection import LOCAL, Connection
+from tenantry.platform.cli.output import show_json, show_table
+
+COLUMNS = (
+    ("name", "engine"), ("role", "role"), ("state", "state"), ("open", "open"), ("running", "running"),
+    ("waiting", "waiting"), ("pages.free", "pages free"), ("pages.cached", "cached"), ("pages.total", "of"),
+    ("resident", "adapters"), ("step_ms", "step ms"), ("rerouted", "rerouted"),
+)  # fmt: skip
+
+
+def engines(*, connection: Connection = LOCAL) -> None:
+    """Show every engine: its role and state, its queue, its pages by kind, its adapters and the length of a step.
+
+    Example: tenantry engines
+    """
+    report = connection.operator().call("GET", "/api/v1/engines")
+    if connection.json:
+        show_json(report)
+        return
+    rows = []
+    for engine in report["data"]:
+        resident = sum(adapter["state"] == "resident" for adapter in engine["adapters"])
+        rows.append({**engine, "resident": resident, "step_ms": round(engine["step_seconds"] * 1000, 1)})
+    show_table(rows, COLUMNS)

@@ -1,0 +1,78 @@
+"""One engine as people see it: where it stands, what it holds, how busy it is.
+
+Owns the wording of an engine's state. Digests name adapters here, so this is for operators.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tenantry.runtime.client import EngineClient
+from tenantry.runtime.config import Role
+from tenantry.runtime.messages import Stats
+
+
+class PagesView(msgspec.Struct, frozen=True):
+    """KV pages. cached: kept for their prefix, those in use included."""
+
+    total: int
+    free: int
+    cached: int
+    live_bytes: int
+    cached_bytes: int
+
+
+class AdapterView(msgspec.Struct, frozen=True):
+    digest: str
+    state: str
+    bytes: int
+    users: int
+
+
+class EngineReport(msgspec.Struct, frozen=True):
+    """state: "ready"; "draining" (it ends what it has); "away" (it starts, hangs or died: no numbers). epoch: names
+    this life of it. open: requests of this gateway. known_prefix_blocks: what the router believes it has.
+    rerouted: requests that it failed and another engine took over. step_seconds: of the last step.
+    """
+
+    name: str
+    role: Role
+    state: Literal["ready", "draining", "away"]
+    epoch: str | None
+    open: int
+    running: int
+    waiting: int
+    preemptions: int
+    steps: int
+    step_seconds: float
+    pages: PagesView
+    adapters: list[AdapterView]
+    known_prefix_blocks: int
+    rerouted: int
+
+
+def report(name: str, role: Role, client: EngineClient, known: int, rerouted: int) -> EngineReport:
+    pong = client.last_pong
+    stats = Stats() if pong is None else pong.stats
+    state: Literal["ready", "draining", "away"] = "ready" if client.ready else "away"
+    if pong is not None and not pong.ready:
+        state = "draining"
+    pages = PagesView(
+        stats.pages_total, stats.pages_free, stats.pages_cached, stats.kv_live_bytes, stats.kv_cached_bytes
+    )
+    return EngineReport(
+        name=name,
+        role=role,
+        state=state,
+        epoch=None if pong is None else pong.epoch,
+        open=client.open,
+        running=stats.running,
+        waiting=stats.waiting,
+        preemptions=stats.preemptions,
+        steps=stats.steps,
+        step_seconds=round(stats.step_seconds, 6),
+        pages=pages,
+        adapters=[AdapterView(a.digest.hex(), a.state, a.bytes, a.users) for a in stats.adapters],
+        known_prefix_blocks=known,
+        rerouted=rerouted,
+    )

@@ -1,0 +1,220 @@
+"""One engine's face on several: chooses who serves a request, and gives it to another if that one fails in time.
+
+Owns what was routed where, and retries. A request is given to another engine only while none of its tokens was told,
+with a higher `attempt`, which is how the journals' reader knows whose counts are owed (metering/journal.py). It must
+not know tenants or text: a request's namespace is all it keys by.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+
+from tenantry.platform.fleet.choice import Candidate, choose
+from tenantry.platform.fleet.hints import EngineHints, Sessions, blocks
+from tenantry.platform.fleet.report import EngineReport, report
+from tenantry.platform.fleet.totals import guessing_together, stats_together
+from tenantry.runtime.client import EngineClient, Generation
+from tenantry.runtime.config import Role
+from tenantry.runtime.errors import EngineUnavailable
+from tenantry.runtime.messages import Event, Guessing, Refused, Stats, Submit, Tokens
+
+log = structlog.get_logger("router")
+
+MOST_ATTEMPTS = 3
+_HOLDING = ("resident", "loading")
+
+
+@dataclass(slots=True)
+class Engine:
+    """One engine of the fleet. retried: requests that it was given and another one answered."""
+
+    name: str
+    role: Role
+    client: EngineClient
+    hints: EngineHints = field(default_factory=EngineHints)
+    epoch: str = ""
+    retried: int = 0
+
+    def candidate(self, submit: Submit, prompt: Sequence[bytes], session: str | None) -> Candidate:
+        stats, adapter = self.client.stats, submit.adapter
+        resident = adapter is None or (
+            stats is not None and any(a.digest == adapter and a.state in _HOLDING for a in stats.adapters)
+        )
+        return Candidate(self.name, self.client.open, self.hints.known(prompt), session == self.name, resident)
+
+
+class Router:
+    """Satisfies the gateway's Engine. An engine that is away, silent or draining is not chosen.
+
+    most_ahead: see choice.choose. The roles are preferences: as long as one engine of any role is up, requests are
+    answered.
+    """
+
+    def __init__(self, engines: Sequence[Engine], most_ahead: int = 4) -> None:
+        self.engines = tuple(engines)
+        self._by_name = {engine.name: engine for engine in self.engines}
+        self._most_ahead = most_ahead
+        self._sessions = Sessions()
+
+    @classmethod
+    def alone(cls, client: EngineClient) -> "Router":
+        """The one engine of a deployment that has no more."""
+        return cls([Engine("engine", "both", client)])
+
+    async def connect(self) -> None:
+        for engine in self.engines:
+            await engine.client.connect()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(engine.client.close() for engine in self.engines))
+
+    @property
+    def ready(self) -> bool:
+        """Whether any engine takes requests."""
+        return any(engine.client.ready for engine in self.engines)
+
+    @property
+    def stats(self) -> Stats | None:
+        """Of all engines together that have answered."""
+        return stats_together([stats for engine in self.engines if (stats := engine.client.stats) is not None])
+
+    def generate(self, submit: Submit) -> "Routed":
+        """Send a request. It always gives a Routed: what goes wrong is raised by its iteration."""
+        return Routed(submit, self._start)
+
+    def drop(self, digest: bytes) -> None:
+        """Retire an adapter everywhere. An engine that is away comes back without it."""
+        for engine in self.engines:
+            with contextlib.suppress(EngineUnavailable):
+                engine.client.drop(digest)
+
+    def keep_session(self, session: bytes, keep_s: float, pin: bool = False) -> None:
+        """Wherever it is; to the other engines it is unknown."""
+        for engine in self.engines:
+            with contextlib.suppress(EngineUnavailable):
+                engine.client.keep_session(session, keep_s, pin)
+
+    def drop_session(self, session: bytes) -> None:
+        """Everywhere, for it may have been served by several."""
+        for engine in self.engines:
+            with contextlib.suppress(EngineUnavailable):
+                engine.client.drop_session(session)
+
+    async def guesses(self) -> tuple[Guessing, ...]:
+        """What guessing did, over all engines that answer. Raises EngineUnavailable if none does."""
+        up = [engine.client for engine in self.engines if engine.client.ready]
+        if not up:
+            raise EngineUnavailable(None, "the engine is not ready")
+        answers = await asyncio.gather(*(client.guesses() for client in up), return_exceptions=True)
+        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not found:
+            raise EngineUnavailable(None, "the engine does not answer")
+        return guessing_together(found)
+
+    def reports(self) -> list[EngineReport]:
+        """Every engine as of its last answer, for people."""
+        return [
+            report(engine.name, engine.role, engine.client, len(engine.hints), engine.retried)
+            for engine in self.engines
+        ]
+
+    def _start(self, submit: Submit, failed: tuple[str, ...]) -> "Started | None":
+        """Give it to the best engine that has not failed it yet, or None if there is no such. failed: in order."""
+        for known in self.engines:
+            self._notice(known)
+        prompt = list(blocks(submit.namespace, submit.prompt))
+        engine = self._owner(submit, prompt, failed)
+        if engine is None:
+            return None
+        if failed:
+            self._by_name[failed[-1]].retried += 1
+        engine.hints.learn(prompt)
+        self._sessions.served(submit, engine.name)
+        return Started(engine.name, engine.client.generate(submit))
+
+    def _owner(self, submit: Submit, prompt: Sequence[bytes], failed: tuple[str, ...]) -> Engine | None:
+        up = [engine for engine in self.engines if engine.client.ready and engine.name not in failed]
+        able = [engine for engine in up if engine.role != "prefill"] or up
+        session = self._sessions.engine(submit)
+        chosen = choose([engine.candidate(submit, prompt, session) for engine in able], self._most_ahead)
+        return None if chosen is None else self._by_name[chosen.name]
+
+    def _notice(self, engine: Engine) -> None:
+        """Hints are of one life: an engine that was restarted has nothing."""
+        pong = engine.client.last_pong
+        if pong is not None and pong.epoch != engine.epoch:
+            engine.epoch = pong.epoch
+            engine.hints.clear()
+            self._sessions.forget(engine.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    engine: str
+    generation: Generation
+
+
+Start = Callable[[Submit, tuple[str, ...]], Started | None]
+
+
+class Routed:
+    """One request, wherever it runs: the same promises as runtime.client.Generation."""
+
+    def __init__(self, submit: Submit, start: Start) -> None:
+        self.request_id = submit.request_id
+        self._submit = submit
+        self._start = start
+        self._failed: tuple[str, ...] = ()
+        self._settled = False  # a token was told, or the reader has left: no other engine gets it
+        self._over = False
+        self._running = start(submit, self._failed)
+
+    def __aiter__(self) -> "Routed":
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._over:
+            raise StopAsyncIteration
+        while True:
+            if self._running is None:
+                self._over = True
+                raise EngineUnavailable(None, "the engine is not ready")
+            try:
+                event = await self._running.generation.__anext__()
+            except EngineUnavailable as error:
+                if self._elsewhere(error.code):
+                    continue
+                self._over = True
+                raise
+            if isinstance(event, Refused) and _elsewhere_perhaps(event) and self._elsewhere(event.code):
+                continue
+            self._settled = self._settled or isinstance(event, Tokens)
+            return event
+
+    def abort(self) -> None:
+        """Ask for the end; go on reading for the Finished. Harmless once it has ended."""
+        self._settled = True
+        if self._running is not None:
+            self._running.generation.abort()
+
+    def _elsewhere(self, why: str) -> bool:
+        """Whether another engine has it now."""
+        if self._settled or self._running is None or self._submit.attempt + 1 >= MOST_ATTEMPTS:
+            return False
+        failed = (*self._failed, self._running.engine)
+        again = msgspec.structs.replace(self._submit, attempt=self._submit.attempt + 1)
+        started = self._start(again, failed)
+        if started is None:
+            return False
+        log.info("request_rerouted", why=why, attempt=again.attempt, engine=started.engine)
+        self._submit, self._failed, self._running = again, failed, started
+        return True
+
+
+def _elsewhere_perhaps(event: Refused) -> bool:
+    """A full queue or a drain is one engine's own; a deadline that has passed has passed everywhere."""
+    return event.code == "engine_unavailable" or (event.code == "overloaded" and event.param is None)

@@ -1,0 +1,71 @@
+"""Several engines' numbers as one: for metrics and reports that ask about the service, not about its processes.
+
+Owns addition. Counters and gauges add up; the length of a step is the longest one's.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import msgspec
+
+from tenantry.runtime.messages import AdapterState, Guessing, ProposerCounts, Stats
+
+
+def stats_together(parts: Sequence[Stats]) -> Stats | None:
+    """None of none. An adapter that several engines hold is listed once, with all of its bytes and users."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    numbers = {
+        name: sum(getattr(part, name) for part in parts)
+        for name in Stats.__struct_fields__
+        if isinstance(getattr(parts[0], name), int | float)
+    }
+    numbers["step_seconds"] = max(part.step_seconds for part in parts)
+    adapters: dict[bytes, AdapterState] = {}
+    for state in (state for part in parts for state in part.adapters):
+        known = adapters.get(state.digest)
+        adapters[state.digest] = state if known is None else _both(known, state)
+    proposers = proposers_together(counts for part in parts for counts in part.proposers)
+    return msgspec.structs.replace(parts[0], **numbers, adapters=tuple(adapters.values()), proposers=proposers)
+
+
+def guessing_together(parts: Iterable[Iterable[Guessing]]) -> tuple[Guessing, ...]:
+    """By namespace."""
+    found: dict[bytes, Guessing] = {}
+    for one in (one for part in parts for one in part):
+        known = found.get(one.namespace)
+        if known is not None:
+            both = proposers_together((*known.proposers, *one.proposers))
+            steps, tokens = known.steps + one.steps, known.tokens + one.tokens
+            one = Guessing(one.namespace, one.adapter, steps, tokens, both)
+        found[one.namespace] = one
+    return tuple(found.values())
+
+
+def proposers_together(counts: Iterable[ProposerCounts]) -> tuple[ProposerCounts, ...]:
+    """By proposer, and by whether an adapter answered."""
+    groups: defaultdict[tuple[str, bool], list[ProposerCounts]] = defaultdict(list)
+    for one in counts:
+        groups[one.proposer, one.adapted].append(one)
+    return tuple(
+        ProposerCounts(
+            proposer,
+            adapted,
+            sum(one.drafts for one in group),
+            sum(one.drafted for one in group),
+            sum(one.accepted for one in group),
+            _sums(one.tried for one in group),
+            _sums(one.stood for one in group),
+        )
+        for (proposer, adapted), group in groups.items()
+    )
+
+
+def _sums(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sum(column) for column in zip_longest(*rows, fillvalue=0))
+
+
+def _both(a: AdapterState, b: AdapterState) -> AdapterState:
+    state = "resident" if "resident" in (a.state, b.state) else a.state
+    return msgspec.structs.replace(a, state=state, bytes=a.bytes + b.bytes, users=a.users + b.users)
