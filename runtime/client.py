@@ -23,6 +23,7 @@ from tenantry.runtime.messages import (
     AskGuesses,
     ChoiceFinished,
     Command,
+    Compute,
     DropAdapter,
     DropSession,
     DropTenant,
@@ -30,12 +31,16 @@ from tenantry.runtime.messages import (
     Finished,
     Guesses,
     Guessing,
+    HandedOver,
+    HandOff,
     KeepSession,
     Ping,
     Pong,
     Refused,
+    Release,
     Stats,
     Submit,
+    Take,
     Tokens,
     WarmAdapter,
 )
@@ -45,11 +50,12 @@ log = structlog.get_logger("engine-client")
 PING_PERIOD_S: Final = 1.0
 SILENCE_S: Final = 10.0
 QUEUE_EVENTS: Final = 8192
-_ENDS = (Finished, Refused)
+_ENDS = (Finished, Refused, HandedOver)
 
 
 class Generation:
-    """One request in the engine: an async iterator of Tokens and ChoiceFinished, ended by one Finished or Refused.
+    """One request in the engine: an async iterator of Tokens and ChoiceFinished, ended by one Finished or Refused
+    (or HandedOver, for a hand_off request).
 
     Iteration raises EngineUnavailable if the engine was lost under the request, after the events that came before.
     A reader that falls QUEUE_EVENTS behind has the request aborted: it misses events but gets the Finished.
@@ -188,6 +194,18 @@ class EngineClient:
     def drop_tenant(self, tenant: str) -> None:
         """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/"."""
         self._send(DropTenant(tenant))
+
+    def take(self, request_id: str, hand_off: HandOff) -> None:
+        """The prompt of an expected request is computed. Raises EngineUnavailable, as the next two do."""
+        self._send(Take(request_id, hand_off))
+
+    def compute(self, request_id: str) -> None:
+        """Nobody else computes the prompt of an expected request."""
+        self._send(Compute(request_id))
+
+    def release(self, request_id: str) -> None:
+        """What was handed over for a request is wanted no more."""
+        self._send(Release(request_id))
 
     async def ping(self, timeout_s: float = 2.0) -> Pong | None:
         """A fresh answer or pulse, or None if none came in time."""
@@ -328,7 +346,7 @@ class EngineClient:
         if self._ponged is not None and not self._ponged.done():
             self._ponged.set_result(pong)
 
-    def _route(self, event: Tokens | ChoiceFinished | Finished | Refused) -> None:
+    def _route(self, event: Tokens | ChoiceFinished | Finished | Refused | HandedOver) -> None:
         ended = isinstance(event, _ENDS)
         generation = (self._pending.pop if ended else self._pending.get)(event.request_id, None)
         if generation is not None:

@@ -102,7 +102,10 @@ class EngineConfig:
     drain_s: how long running requests may take to end after SIGTERM.
     runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
     gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
-    role: what this engine is there for among others; each can do everything.
+    role: what this engine is there for among others (platform/fleet/router.py); each can do everything.
+    hand_off_dir: where engines of this host leave computed prompts for each other, best in memory; None: nowhere.
+    name: of this engine, and of its folder there. hand_off_s: how long a prompt is expected before it is computed
+    here, and how long one is kept for its reader.
     speculate: see runtime.speculative.options. speculate_depth: tokens guessed always; 0 lets measurements decide.
     speculate_verify: "sample": a seed's own text; "reject": the same distribution; "typical": lossy (model/judge.py).
     """
@@ -129,6 +132,9 @@ class EngineConfig:
     runner: Literal["model", "scripted", "scripted-faults"] = "model"
     step_s: float = 0.0
     role: Role = "both"
+    name: str = "engine"
+    hand_off_dir: Path | None = None
+    hand_off_s: float = 10.0
     speculate: str = "off"
     speculate_depth: int = 0
     speculate_verify: Literal["sample", "reject", "typical"] = "sample"

@@ -13,11 +13,14 @@ import structlog
 
 from tenantry.adapters.errors import AdapterError
 from tenantry.adapters.room import NONE, Footprint
+from tenantry.runtime.disagg.exchange import Exchange
+from tenantry.runtime.disagg.outbox import Outbox
 from tenantry.runtime.journal import Closed, Counted, Opened, Record
 from tenantry.runtime.messages import (
     Event,
     Finished,
     Guessing,
+    HandOff,
     Refused,
     Stats,
     Submit,
@@ -52,7 +55,8 @@ class RecordSink(Protocol):
 
 class Engine:
     """footprint: what an adapter occupies when resident; raises AdapterError for one that is not there.
-    speculator: who guesses, or None for no guesses at all."""
+    speculator: who guesses, or None for no guesses at all. exchange: of computed prompts with other engines, or None.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Engine:
         stops: StopWatch,
         footprint: Callable[[bytes], Footprint],
         speculator: Speculator | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
@@ -70,6 +75,8 @@ class Engine:
         self._footprint = footprint
         self._speculator = speculator
         self._step_time = scheduler.times
+        self._exchange = exchange
+        self._told: list[Finished | Refused] = []  # ends that no step has brought about
         self._opened: list[Record] = []
         self._last: tuple[Sequence[Row], StepResult, float] | None = None  # after which the next follows at once
         self.computing = False  # the last step had rows, so the next one most likely has
@@ -82,7 +89,16 @@ class Engine:
             footprint = NONE if submit.adapter is None else self._footprint(submit.adapter)
         except (AdapterError, ValueError):
             return Refused(submit.request_id, "adapter_unavailable", "this adapter is not in the store", "adapter")
-        refused = self._scheduler.add(submit, footprint, now)
+        if self._exchange is not None and submit.hand_off:
+            return self._hand_off(self._exchange.outbox, submit, footprint, now)
+        if self._exchange is not None and submit.expect:
+            refused = self._scheduler.objection(submit, footprint)
+            if refused is None:
+                self._exchange.expect(submit, footprint, now)
+                if submit.adapter is not None:
+                    self._scheduler.warm(submit.adapter, footprint)
+        else:
+            refused = self._scheduler.add(submit, footprint, now)
         if refused is None:
             self._opened.append(Opened(submit.request_id, submit.receipt, submit.attempt))
             self._stops.open(submit)
@@ -90,6 +106,8 @@ class Engine:
 
     def abort(self, request_id: str, now: float) -> None:
         """Its Finished comes out of the next step, which computes nothing for it any more."""
+        if self._exchange is not None and self._exchange.intake.abort(request_id):
+            self._told.append(Finished(request_id, Usage(), "abort"))
         self._scheduler.abort(request_id, now)
 
     def warm(self, digest: bytes) -> None:
@@ -116,30 +134,78 @@ class Engine:
         Raises MeteringUnavailable or EngineBroken, after which the engine must not be used.
         """
         self._time(now)
+        self._start_expected(now)
         ahead = self._speculator.first_ahead if self._speculator is not None else 0
         plan = self._scheduler.plan(now, self._guesses(), ahead)
         self.computing = plan is not None and bool(plan.rows)
-        if plan is None:
-            self._record([])
-            return []
-        result = self._run(plan)
-        events = self._scheduler.commit(plan, result, now, self._stops.feed)
-        self._learn(plan, result)
-        for event in events:
+        sent = plan if self._exchange is None else self._exchange.attach(plan, self._scheduler.owner)
+        events, self._told = self._told, []
+        if sent is None:
+            for end in events:
+                self._stops.close(end.request_id)
+            self._record(events)
+            return list(events)
+        result = self._run(sent)
+        if self._exchange is not None:
+            self._exchange.after(sent, result)
+        told: list[Event] = [*events]
+        if plan is not None:
+            told += self._scheduler.commit(plan, result, now, self._stops.feed)
+            self._learn(plan, result)
+        for event in told:
             if isinstance(event, Finished | Refused):
                 self._stops.close(event.request_id)
-        self._record(events)
+        told, unowned = (told, []) if self._exchange is None else self._exchange.told(told, now)
+        self._record(told)
         if self.computing and self.has_work:
-            self._last = plan.rows, result, now
-        return events
+            self._last = sent.rows, result, now
+        return told + unowned
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
+        expecting = self._exchange is not None and self._exchange.has_work
+        return self._scheduler.has_work or bool(self._told) or expecting
 
     def stats(self) -> Stats:
         stats, speculator = self._scheduler.stats(), self._speculator
-        return stats if speculator is None else msgspec.structs.replace(stats, proposers=speculator.totals())
+        if speculator is not None:
+            stats = msgspec.structs.replace(stats, proposers=speculator.totals())
+        if self._exchange is not None:
+            stats = msgspec.structs.replace(stats, hand_offs=self._exchange.counts())
+        return stats
+
+    # Hand-offs
+
+    def take(self, request_id: str, hand_off: HandOff) -> None:
+        """The prompt of an expected request is computed. Ignored if it is expected no more."""
+        if self._exchange is not None:
+            self._exchange.take(request_id, hand_off)
+
+    def compute(self, request_id: str) -> None:
+        """Nobody computes the prompt of an expected request elsewhere."""
+        if self._exchange is not None:
+            self._exchange.compute(request_id)
+
+    def release(self, request_id: str) -> None:
+        """What was handed over for a request is wanted no more."""
+        if self._exchange is not None:
+            self._exchange.release(request_id)
+
+    def _hand_off(self, outbox: Outbox, submit: Submit, footprint: Footprint, now: float) -> Refused | None:
+        """Its end is told and not journalled: see runtime/disagg/outbox.py."""
+        job = outbox.take(submit)
+        if isinstance(job, Refused):
+            return job
+        refused = self._scheduler.add(job, footprint, now)
+        if refused is not None:
+            outbox.refused(submit.request_id)
+        return refused
+
+    def _start_expected(self, now: float) -> None:
+        for ready in () if self._exchange is None else self._exchange.before(now, self._scheduler.running):
+            refused = self._scheduler.add(ready.submit, ready.footprint, now, ready.elsewhere)
+            if refused is not None:
+                self._told.append(refused)
 
     # Guesses
 

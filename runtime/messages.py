@@ -49,7 +49,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     False computes every token by itself, which changes speed and cost and never the text. session: opaque key
     of a conversation, or empty: its KV is kept for keep_s seconds after the request has ended, before that of others;
     pin: longest of all. attempt: how often it was given to another engine before, without a token coming of it; the
-    journal of the highest attempt is the request's.
+    journal of the highest attempt is the request's. expect: another engine computes the prompt, and Take or Compute
+    will follow. hand_off: compute the prompt for another engine, and answer with HandedOver.
     """
 
     request_id: str
@@ -67,6 +68,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     keep_s: float = 0.0
     pin: bool = False
     attempt: int = 0
+    expect: bool = False
+    hand_off: bool = False
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -117,9 +120,6 @@ class AskGuesses(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tr
     ask: str
 
 
-Command = Submit | Abort | WarmAdapter | DropAdapter | KeepSession | DropSession | DropTenant | Ping | AskGuesses
-
-
 MAX_REJECTED_PER_TOKEN = 16
 """The engine's promise to whoever pays: so many guesses may fall for each token that is generated, and no more."""
 
@@ -148,6 +148,57 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 BILLED = ("prompt", "cached", "completion", "drafted", "accepted")
 """Fields of Usage that have a price, and so are in every ledger. Where a cached token was found costs nobody more."""
+
+
+class PageDigest(msgspec.Struct, frozen=True, array_like=True):
+    """One page of KV. name: of the namespace and all tokens up to its last (runtime/disagg/names.py), so the reader
+    knows it beforehand. checksum: of its bytes."""
+
+    name: bytes
+    checksum: bytes
+
+
+class HandOff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A computed prompt, on its way to the engine that decodes it: whole pages of KV from its beginning on.
+
+    segment: where their bytes lie, one page after another. page_format: how a page is made; only equal ones can be
+    read. sampling, with its seed, is all the sampler state there is before the first token, since noise is keyed by
+    seed, choice and position. There is no draft state: proposers catch up from the text. usage: counters so far.
+    """
+
+    namespace: bytes
+    adapter: bytes | None
+    sampling: Sampling
+    usage: Usage
+    page_format: str
+    segment: str
+    page_bytes: int
+    pages: tuple[PageDigest, ...]
+
+
+class Take(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The prompt of an expected request is computed. What is wrong with it is computed again."""
+
+    request_id: str
+    hand_off: HandOff
+
+
+class Compute(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Nothing will come for an expected request: compute its prompt here."""
+
+    request_id: str
+
+
+class Release(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """What was handed over for this request has been taken, or never will be."""
+
+    request_id: str
+
+
+Command = (
+    Submit | Abort | WarmAdapter | DropAdapter | KeepSession | DropSession | DropTenant | Ping | AskGuesses
+    | Take | Compute | Release
+)  # fmt: skip
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -194,6 +245,29 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     message: str
     param: str | None = None
     retry_ms: int = 0
+
+
+class HandedOver(msgspec.Struct, frozen=True, tag=True):
+    """The one terminal event of a hand_off request whose prompt is computed."""
+
+    request_id: str
+    hand_off: HandOff
+
+
+class HandOffCounts(msgspec.Struct, frozen=True, array_like=True):
+    """sent: prompts that this engine computed for others. taken: that it had from others. The other prompts it
+    expected it computed itself: they came late or not at all (late), were not what they should be (refused: another
+    request's, another format; damaged: bytes), or found no room for their pages (no_room). unsent: computed for
+    others, with no place to put them. bytes: sent and taken."""
+
+    sent: int = 0
+    taken: int = 0
+    late: int = 0
+    refused: int = 0
+    damaged: int = 0
+    no_room: int = 0
+    unsent: int = 0
+    bytes: int = 0
 
 
 class AdapterState(msgspec.Struct, frozen=True):
@@ -285,6 +359,7 @@ class Stats(msgspec.Struct, frozen=True):
     yielded: int = 0
     step_times: StepTimes = StepTimes()
     tiers: tuple[TierCounts, ...] = ()
+    hand_offs: HandOffCounts = HandOffCounts()
 
 
 class Pong(msgspec.Struct, frozen=True, tag=True):
@@ -314,7 +389,7 @@ class Guesses(msgspec.Struct, frozen=True, tag=True):
     counts: tuple[Guessing, ...]
 
 
-Event = Tokens | ChoiceFinished | Finished | Refused | Pong | Guesses
+Event = Tokens | ChoiceFinished | Finished | Refused | HandedOver | Pong | Guesses
 
 
 class Events(msgspec.Struct, frozen=True):

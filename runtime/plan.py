@@ -143,12 +143,29 @@ class Copied:
 NOTHING_COPIED = Copied()
 
 
+class Arrival(msgspec.Struct, frozen=True):
+    """Write pages that another engine has computed. source: their bytes, one page after another."""
+
+    request_id: str
+    pages: Sequence[int]
+    source: memoryview
+
+
+class Departure(msgspec.Struct, frozen=True):
+    """Once the step's rows are computed, read pages for another engine. target: room for their bytes."""
+
+    request_id: str
+    pages: Sequence[int]
+    target: memoryview
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """One forward pass. evict: digests; they go before all else in the step but saves. moves: then pages are copied,
     (from, to), all read before any is written; rows name the new ids. load: then loads are started, off the step's
-    own path, and a later StepResult tells how they ended. copies: see there. A plan may have no rows: it then only
-    carries these, or asks which loads and copies have ended."""
+    own path, and a later StepResult tells how they ended. copies: see there. arrivals: after moves, before rows;
+    departures: after rows. A plan may have no rows: it then only carries these, or asks which loads and copies have
+    ended."""
 
     step: int
     rows: tuple[Row, ...]
@@ -156,6 +173,8 @@ class StepPlan:
     evict: tuple[bytes, ...] = ()
     moves: tuple[tuple[int, int], ...] = ()
     copies: Copies = NO_COPIES
+    arrivals: tuple[Arrival, ...] = ()
+    departures: tuple[Departure, ...] = ()
 
 
 class RowResult(msgspec.Struct, frozen=True):
@@ -177,7 +196,8 @@ class RowResult(msgspec.Struct, frozen=True):
 class StepResult:
     """rows: aligned with plan.rows. loaded, failed: adapter loads that ended since the last result. seconds: how long
     the rows took, guessing for the next step apart; guessing_seconds: that. Both 0 when nobody measured. held: pieces
-    of those loaded that occupy less than their footprint (cache/extents.py says where then)."""
+    of those loaded that occupy less than their footprint (cache/extents.py says where then). arrived, departed: by
+    request, what was written and read; what is not among them was not."""
 
     rows: tuple[RowResult, ...]
     loaded: tuple[bytes, ...] = ()
@@ -186,3 +206,5 @@ class StepResult:
     guessing_seconds: float = 0.0
     held: Mapping[bytes, tuple[int, ...]] = field(default_factory=dict)
     copied: Copied = NOTHING_COPIED
+    arrived: tuple[str, ...] = ()
+    departed: tuple[str, ...] = ()

@@ -19,6 +19,8 @@ from tenantry.runtime.speculative.tree import ROOT, DraftTree, path
 from tenantry.runtime.speculative.verify import match
 
 _LOAD_STEPS: Final = 2
+PAGE_BYTES: Final = 64  # of a page of nothing
+PAGE_FORMAT: Final = "scripted"
 
 
 class Fault(IntEnum):
@@ -75,8 +77,16 @@ class ScriptedRunner:
             self._loading[load.digest] = _LOAD_STEPS
         if plan.rows and self._step_s:
             time.sleep(self._step_s)
+        for arrival in plan.arrivals:
+            if len(arrival.source) < len(arrival.pages) * PAGE_BYTES:
+                raise ValueError("fewer bytes arrive than pages")
         rows = tuple(self._row(row) for row in plan.rows)
-        return StepResult(rows, self._settle())
+        for departure in plan.departures:
+            departure.target[:] = bytes([7]) * (len(departure.pages) * PAGE_BYTES)
+        arrived = tuple(arrival.request_id for arrival in plan.arrivals)
+        return StepResult(
+            rows, self._settle(), arrived=arrived, departed=tuple(d.request_id for d in plan.departures)
+        )
 
     def _settle(self) -> tuple[bytes, ...]:
         self._loading = {digest: left - 1 for digest, left in self._loading.items()}

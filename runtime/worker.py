@@ -24,6 +24,10 @@ from tenantry.adapters.store import LocalStore
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.cache.memory import share
 from tenantry.runtime.config import EngineConfig, read_config
+from tenantry.runtime.disagg.exchange import Exchange
+from tenantry.runtime.disagg.intake import Intake
+from tenantry.runtime.disagg.outbox import Outbox
+from tenantry.runtime.disagg.transport import SharedMemory
 from tenantry.runtime.engine import Engine, EngineBroken, whereabouts
 from tenantry.runtime.errors import (
     EngineUnavailable,
@@ -40,6 +44,7 @@ from tenantry.runtime.messages import (
     Abort,
     AskGuesses,
     Command,
+    Compute,
     DropAdapter,
     DropSession,
     DropTenant,
@@ -47,11 +52,14 @@ from tenantry.runtime.messages import (
     Events,
     Finished,
     Guesses,
+    HandedOver,
     KeepSession,
     Ping,
     Pong,
     Refused,
+    Release,
     Submit,
+    Take,
     WarmAdapter,
 )
 from tenantry.runtime.model.errors import ModelError
@@ -59,7 +67,7 @@ from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.speculative.options import parse
 from tenantry.runtime.speculative.speculator import Speculator
 from tenantry.runtime.stops import StopWatch
-from tenantry.runtime.testing import ScriptedRunner
+from tenantry.runtime.testing import PAGE_BYTES, PAGE_FORMAT, ScriptedRunner
 from tenantry.runtime.text import TextModel
 
 log = structlog.get_logger("worker")
@@ -134,6 +142,12 @@ class Worker:
                 self._engine.drop_session(command.session)
             case DropTenant() if current:
                 self._engine.drop_tenant(command.tenant)
+            case Take() if self._owner.get(command.request_id) == client:
+                self._engine.take(command.request_id, command.hand_off)
+            case Compute() if self._owner.get(command.request_id) == client:
+                self._engine.compute(command.request_id)
+            case Release() if current:
+                self._engine.release(command.request_id)
             case AskGuesses():
                 self._link.send(client, Events((Guesses(command.ask, self._engine.guesses()),)))
             case _:  # an abort of what has ended or is another's, or a command meant for an earlier life
@@ -158,7 +172,7 @@ class Worker:
         for event in events:
             if isinstance(event, Pong | Guesses):
                 continue
-            ended = isinstance(event, Finished | Refused)
+            ended = isinstance(event, Finished | Refused | HandedOver)
             client = self._owner.pop(event.request_id) if ended else self._owner[event.request_id]
             frames[client].append(event)
         for client, told in frames.items():
@@ -215,7 +229,8 @@ def main(argv: Sequence[str]) -> int:
         config = read_config(Path(argv[1]))
         epoch = f"{time.time_ns():016x}{uuid4().hex[:8]}"
         journal = JournalWriter(config.journal_dir, epoch)
-        engine = _engine(config, journal)
+        memory = _memory(config, epoch)
+        engine = _engine(config, journal, memory)
         link = ServerLink(config.socket, epoch)
     except (RuntimeRefusal, UnusableModel, ModelError, AdapterError, OSError) as error:
         log.error("engine_not_startable", kind=type(error).__name__, why=str(error))
@@ -239,12 +254,28 @@ def main(argv: Sequence[str]) -> int:
     finally:
         heartbeat.close()
         link.close()
+        if memory is not None:
+            memory.close()
 
 
-def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
+def _memory(config: EngineConfig, epoch: str) -> SharedMemory | None:
+    """Where prompts are handed over, after what earlier lives left there is gone."""
+    return None if config.hand_off_dir is None else SharedMemory(config.hand_off_dir, config.name, epoch)
+
+
+def _exchange(
+    config: EngineConfig, memory: SharedMemory | None, cache: KvCache, page_bytes: int, page_format: str
+) -> Exchange | None:
+    if memory is None:
+        return None
+    outbox = Outbox(memory, cache.page_size, page_bytes, page_format, config.hand_off_s)
+    return Exchange(outbox, Intake(cache, memory, page_format, page_bytes, config.hand_off_s))
+
+
+def _engine(config: EngineConfig, journal: JournalWriter, memory: SharedMemory | None) -> Engine:
     text = TextModel.load(config.model_dir)
     if config.runner != "model":
-        return _scripted(config, text, journal)
+        return _scripted(config, text, journal, memory)
     # Only here: a scripted worker starts in a fraction of the time that torch takes to be imported.
     from tenantry.runtime.model.runner import ModelRunner
 
@@ -255,7 +286,8 @@ def _engine(config: EngineConfig, journal: JournalWriter) -> Engine:
         if runner.tiers.problem is not None:
             log.warning("kv_disk_not_used", why=runner.tiers.problem)
     scheduler = Scheduler(config.schedule, cache, residency, runner.end_tokens, runner.vocab_size)
-    return Engine(scheduler, runner, journal, StopWatch(text), runner.footprint, _speculator(config))
+    exchange = _exchange(config, memory, cache, runner.pages.size, runner.pages.format)
+    return Engine(scheduler, runner, journal, StopWatch(text), runner.footprint, _speculator(config), exchange)
 
 
 def _speculator(config: EngineConfig) -> Speculator | None:
@@ -263,7 +295,7 @@ def _speculator(config: EngineConfig) -> Speculator | None:
     return Speculator(speculation.ngram, speculation.model, speculation.depth) if speculation.on else None
 
 
-def _scripted(config: EngineConfig, text: TextModel, journal: JournalWriter) -> Engine:
+def _scripted(config: EngineConfig, text: TextModel, journal: JournalWriter, memory: SharedMemory | None) -> Engine:
     """No model: adapters are as large as their files, and there is no memory that could be shared."""
     words = [i for i in range(text.vocab_size) if i not in text.control]
     ends = tuple(sorted(text.control))
@@ -273,7 +305,8 @@ def _scripted(config: EngineConfig, text: TextModel, journal: JournalWriter) -> 
     scheduler = Scheduler(config.schedule, cache, residency, ends, text.vocab_size)
     store = LocalStore(config.adapter_dir)
     stops, footprint = StopWatch(text), lambda digest: Footprint((store.size(digest),))
-    return Engine(scheduler, runner, journal, stops, footprint, _speculator(config))
+    exchange = _exchange(config, memory, cache, PAGE_BYTES, PAGE_FORMAT)
+    return Engine(scheduler, runner, journal, stops, footprint, _speculator(config), exchange)
 
 
 def _refused(request_id: str, refusal: RuntimeRefusal) -> Refused:

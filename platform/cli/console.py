@@ -20,10 +20,10 @@ from tenantry.platform.cli.rest import Rest
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.secrets import Peppers
 from tenantry.platform.core.settings import Settings
+from tenantry.platform.fleet.router import Router
 from tenantry.platform.gateway.bounds import ModelLimits
 from tenantry.platform.gateway.chat import Serving
 from tenantry.platform.registry.models import BaseModel
-from tenantry.runtime.client import EngineClient
 
 
 def sign_in_url(rest: Rest, base_url: str) -> str:
@@ -57,7 +57,7 @@ def document() -> str:
     base = BaseModel(UUID(int=0), "base", bytes(32))
     spec = BaseSpec("llama", 1, 1, 1, 1, 1, 1, 1, bytes(32))
     serving = Serving(
-        EngineClient("ipc:///nowhere"),
+        Router([]),
         cast(Any, SimpleNamespace(token_bytes=None)),
         ModelLimits(1, 1, 1, frozenset()),
     )

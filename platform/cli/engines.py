@@ -6,7 +6,8 @@ from tenantry.platform.cli.output import show_json, show_table
 COLUMNS = (
     ("name", "engine"), ("role", "role"), ("state", "state"), ("open", "open"), ("running", "running"),
     ("waiting", "waiting"), ("pages.free", "pages free"), ("pages.cached", "cached"), ("pages.total", "of"),
-    ("resident", "adapters"), ("step_ms", "step ms"), ("rerouted", "rerouted"),
+    ("resident", "adapters"), ("step_ms", "step ms"), ("handed", "handed over"), ("taken", "taken"),
+    ("rerouted", "rerouted"),
 )  # fmt: skip
 
 
@@ -22,5 +23,7 @@ def engines(*, connection: Connection = LOCAL) -> None:
     rows = []
     for engine in report["data"]:
         resident = sum(adapter["state"] == "resident" for adapter in engine["adapters"])
-        rows.append({**engine, "resident": resident, "step_ms": round(engine["step_seconds"] * 1000, 1)})
+        step_ms, handed = round(engine["step_seconds"] * 1000, 1), engine["hand_offs"]
+        rows.append({**engine, "resident": resident, "step_ms": step_ms,
+                     "handed": handed["sent"], "taken": handed["taken"]})  # fmt: skip
     show_table(rows, COLUMNS)

@@ -112,6 +112,10 @@ def serve(
     engines: Annotated[
         int | None, Parameter(help="So many engine processes, each with its own memory; else TENANTRY_ENGINES.")
     ] = None,
+    roles: Annotated[
+        str | None,
+        Parameter(help="An engine process for each: both; or prefill,decode and more. Else TENANTRY_ROLES."),
+    ] = None,
     runner: Annotated[
         Literal["model", "scripted"], Parameter(help="scripted: no model, to load-test a gateway.")
     ] = "model",
@@ -144,6 +148,7 @@ def serve(
             disk_tenant_bytes=disk_tenant_bytes,
             disk_cache_dir=disk_cache_dir.absolute() if disk_cache_dir else None,
             engines=engines,
+            roles=roles,
         )
         parse_speculation(speculate, speculate_depth)
         if chosen.port:

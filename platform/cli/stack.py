@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -55,6 +56,7 @@ class Stack:
     _clients: list[EngineClient] = field(default_factory=list)
     _engines: list[Supervisor] = field(default_factory=list)
     _gateway: Supervisor | None = None
+    _hand_offs: Path | None = None
     _running: list["asyncio.Task[None]"] = field(default_factory=list)
 
     @property
@@ -101,6 +103,8 @@ class Stack:
         await asyncio.gather(*self._running, return_exceptions=True)
         for client in self._clients:
             await client.close()
+        if self._hand_offs is not None:
+            shutil.rmtree(self._hand_offs, ignore_errors=True)
         if self._postgres is not None:
             self.report("stopping PostgreSQL")
             await asyncio.to_thread(self._postgres.stop)
@@ -130,6 +134,8 @@ class Stack:
         self.settings = replace(self.settings, model_digest=digest.hex(), engine_socket=address)
         fleet = self.settings.fleet
         seal_journals(self.settings.journal_dir, {place.journal for place in fleet})
+        if any(place.role == "prefill" for place in fleet):
+            self._hand_offs = shared_folder(self.settings.data_dir)
         for place in fleet:
             await self._start_engine(place, model_dir, max(1, self.engine.threads // len(fleet)))
         await asyncio.gather(*(self._wait(engine, engine.ready.wait()) for engine in self._engines))
@@ -144,6 +150,8 @@ class Stack:
             disk_cache_dir=self.engine.disk_cache_dir / ("" if place.name == "engine" else place.name),
             socket=place.socket,
             role=place.role,
+            name=place.name,
+            hand_off_dir=self._hand_offs,
             threads=threads,
             drain_s=self.settings.drain_timeout,
         )
@@ -234,6 +242,19 @@ def socket_path(data_dir: Path) -> Path:
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
         raise ConfigurationError(f"{folder} belongs to others; give a shorter --data-dir")
     return folder / f"{name}.sock"
+
+
+def shared_folder(data_dir: Path) -> Path:
+    """Where this data directory's engines leave prompts for each other: in memory, where the machine has such a
+    folder. What an earlier start left there goes: nobody reads it any more."""
+    memory = Path("/dev/shm")  # noqa: S108
+    name = blake2b(str(data_dir.absolute()).encode(), digest_size=8).hexdigest()
+    folder = (memory if memory.is_dir() else Path(tempfile.gettempdir())) / f"tenantry-{os.getuid()}-{name}"
+    if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != os.getuid()):
+        raise ConfigurationError(f"{folder} belongs to others")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def cached_digest(model_dir: Path, data_dir: Path) -> bytes:

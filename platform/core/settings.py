@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from tenantry.platform.core.errors import ConfigurationError
 
 PREFIX = "TENANTRY_"
+ROLES = ("both", "prefill", "decode")
 MOST_ENGINES = 8
 CLIENT_KEYS = ("url", "api_key")  # read by the command line's client commands, ignored by the server
 
@@ -91,13 +92,22 @@ def _weights(text: str) -> str:
     return text
 
 
+def _roles(text: str) -> str:
+    words = text.split(",")
+    if not 1 <= len(words) <= MOST_ENGINES or not set(words) <= set(ROLES):
+        raise ValueError(f"must be 1 to {MOST_ENGINES} of {', '.join(ROLES)}, with commas between")
+    if ("prefill" in words) != ("decode" in words):
+        raise ValueError("prefill needs decode beside it, and decode prefill")
+    return text
+
+
 def _setting(default: Any, parse: Callable[[str], Any]) -> Any:
     return field(default=default, metadata={"parse": parse})
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlace:
-    """Where one engine of the fleet is found. journal: the directory that it alone writes."""
+    """Where one engine of the fleet is found. role: one of ROLES. journal: the directory that it alone writes."""
 
     name: str
     role: Literal["both", "prefill", "decode"]
@@ -122,7 +132,7 @@ class Settings:
     host_cache_bytes, disk_cache_bytes: KV that the engine keeps below its pages, at most disk_tenant_bytes of one
     tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own.
     console_dir: the built console; None takes the checkout's. cookie_secure: on where browsers come over https.
-    engines: how many engine processes there are.
+    roles: one engine process for each word; engines: so many of "both" instead.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts; see `fleet`.
     """
 
@@ -137,6 +147,7 @@ class Settings:
     model_name: str | None = _setting(None, _name)
     model_digest: str | None = _setting(None, _digest)
     engine_socket: str | None = _setting(None, _socket)
+    roles: str = _setting("both", _roles)
     engines: int = _setting(1, _integer(1, MOST_ENGINES))
     max_context: int | None = _setting(None, _integer(16, 1 << 24))
     weights: Literal["native", "w8a16", "w8a8", "w4a16"] = _setting(
@@ -201,12 +212,13 @@ class Settings:
         Raises ConfigurationError while engine_socket is unknown."""
         if self.engine_socket is None:
             raise ConfigurationError("the engines' socket is told by `tenantry serve`")
-        if self.engines == 1:
-            return (EnginePlace("engine", "both", self.engine_socket, self.journal_dir),)
-        names = [f"engine-{index}" for index in range(self.engines)]
+        roles: list[Any] = self.roles.split(",") if self.engines == 1 else ["both"] * self.engines
+        if len(roles) == 1:
+            return (EnginePlace("engine", roles[0], self.engine_socket, self.journal_dir),)
+        names = [f"{'engine' if role == 'both' else role}-{index}" for index, role in enumerate(roles)]
         return tuple(
-            EnginePlace(name, "both", f"{self.engine_socket}.{index}", self.journal_dir / name)
-            for index, name in enumerate(names)
+            EnginePlace(name, role, f"{self.engine_socket}.{index}", self.journal_dir / name)
+            for index, (name, role) in enumerate(zip(names, roles, strict=True))
         )
 
 
@@ -229,6 +241,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> Sett
     settings = Settings(**values)
     if settings.owner_database_url and not settings.database_url:
         raise ConfigurationError(f"{PREFIX}OWNER_DATABASE_URL needs {PREFIX}DATABASE_URL beside it")
+    if settings.engines > 1 and settings.roles != "both":
+        raise ConfigurationError(f"{PREFIX}ENGINES is for engines of the role both; {PREFIX}ROLES counts by itself")
     return settings
 
 

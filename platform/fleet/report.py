@@ -32,7 +32,8 @@ class AdapterView(msgspec.Struct, frozen=True):
 class EngineReport(msgspec.Struct, frozen=True):
     """state: "ready"; "draining" (it ends what it has); "away" (it starts, hangs or died: no numbers). epoch: names
     this life of it. open: requests of this gateway. known_prefix_blocks: what the router believes it has.
-    rerouted: requests that it failed and another engine took over. step_seconds: of the last step.
+    rerouted: requests that it failed and another engine took over. step_seconds: of the last step. hand_offs: see
+    runtime.messages.HandOffCounts.
     """
 
     name: str
@@ -47,6 +48,7 @@ class EngineReport(msgspec.Struct, frozen=True):
     step_seconds: float
     pages: PagesView
     adapters: list[AdapterView]
+    hand_offs: dict[str, int]
     known_prefix_blocks: int
     rerouted: int
 
@@ -73,6 +75,7 @@ def report(name: str, role: Role, client: EngineClient, known: int, rerouted: in
         step_seconds=round(stats.step_seconds, 6),
         pages=pages,
         adapters=[AdapterView(a.digest.hex(), a.state, a.bytes, a.users) for a in stats.adapters],
+        hand_offs=msgspec.structs.asdict(stats.hand_offs),
         known_prefix_blocks=known,
         rerouted=rerouted,
     )

@@ -1,30 +1,27 @@
-"""One engine's face on several: chooses who serves a request, and gives it to another if that one fails in time.
+"""One engine's face on several: chooses who serves each request, and who computes its prompt.
 
-Owns what was routed where, and retries. A request is given to another engine only while none of its tokens was told,
-with a higher `attempt`, which is how the journals' reader knows whose counts are owed (metering/journal.py). It must
-not know tenants or text: a request's namespace is all it keys by.
+Owns what was routed where. It must not know tenants or text: a request's namespace is all it keys by.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-import structlog
 
 from tenantry.platform.fleet.choice import Candidate, choose
 from tenantry.platform.fleet.hints import EngineHints, Sessions, blocks
+from tenantry.platform.fleet.relay import Relay
 from tenantry.platform.fleet.report import EngineReport, report
+from tenantry.platform.fleet.routed import Routed, Started
 from tenantry.platform.fleet.totals import guessing_together, stats_together
-from tenantry.runtime.client import EngineClient, Generation
+from tenantry.runtime.client import EngineClient
 from tenantry.runtime.config import Role
 from tenantry.runtime.errors import EngineUnavailable
-from tenantry.runtime.messages import Event, Guessing, Refused, Stats, Submit, Tokens
+from tenantry.runtime.messages import Guessing, Stats, Submit
 
-log = structlog.get_logger("router")
-
-MOST_ATTEMPTS = 3
+WORTH_TOKENS = 64  # that are left of a prompt: fewer are computed where they are decoded
 _HOLDING = ("resident", "loading")
 
 
@@ -50,8 +47,8 @@ class Engine:
 class Router:
     """Satisfies the gateway's Engine. An engine that is away, silent or draining is not chosen.
 
-    most_ahead: see choice.choose. The roles are preferences: as long as one engine of any role is up, requests are
-    answered.
+    most_ahead: see choice.choose. Roles are preferences: an engine of the role decode gets long prompts computed by
+    one of the role prefill, but as long as one of any role is up, requests are answered.
     """
 
     def __init__(self, engines: Sequence[Engine], most_ahead: int = 4) -> None:
@@ -82,7 +79,7 @@ class Router:
         """Of all engines together that have answered."""
         return stats_together([stats for engine in self.engines if (stats := engine.client.stats) is not None])
 
-    def generate(self, submit: Submit) -> "Routed":
+    def generate(self, submit: Submit) -> Routed:
         """Send a request. It always gives a Routed: what goes wrong is raised by its iteration."""
         return Routed(submit, self._start)
 
@@ -122,7 +119,7 @@ class Router:
             for engine in self.engines
         ]
 
-    def _start(self, submit: Submit, failed: tuple[str, ...]) -> "Started | None":
+    def _start(self, submit: Submit, failed: tuple[str, ...]) -> Started | None:
         """Give it to the best engine that has not failed it yet, or None if there is no such. failed: in order."""
         for known in self.engines:
             self._notice(known)
@@ -132,15 +129,35 @@ class Router:
             return None
         if failed:
             self._by_name[failed[-1]].retried += 1
+        computing = self._computing(submit, prompt, engine, failed)
         engine.hints.learn(prompt)
         self._sessions.served(submit, engine.name)
-        return Started(engine.name, engine.client.generate(submit))
+        if computing is None:
+            return Started(engine.name, engine.client.generate(submit))
+        computing.hints.learn(prompt)
+        expected = msgspec.structs.replace(submit, expect=True)
+        generation = engine.client.generate(expected)  # first: it loads the adapter and reserves pages meanwhile
+        return Started(engine.name, generation, Relay(submit, computing.client, engine.client))
 
     def _owner(self, submit: Submit, prompt: Sequence[bytes], failed: tuple[str, ...]) -> Engine | None:
+        """Who decodes, journals and answers."""
         up = [engine for engine in self.engines if engine.client.ready and engine.name not in failed]
         able = [engine for engine in up if engine.role != "prefill"] or up
-        session = self._sessions.engine(submit)
-        chosen = choose([engine.candidate(submit, prompt, session) for engine in able], self._most_ahead)
+        return self._best(able, submit, prompt, self._sessions.engine(submit))
+
+    def _computing(
+        self, submit: Submit, prompt: Sequence[bytes], owner: Engine, failed: tuple[str, ...]
+    ) -> Engine | None:
+        """Who computes the prompt for an engine that decodes: nobody, if that has nearly all of it."""
+        if owner.role != "decode" or len(submit.prompt) - owner.hints.known(prompt) < WORTH_TOKENS:
+            return None
+        up = [e for e in self.engines if e.role == "prefill" and e.client.ready and e.name not in failed]
+        return self._best(up, submit, prompt, None)
+
+    def _best(
+        self, engines: Sequence[Engine], submit: Submit, prompt: Sequence[bytes], session: str | None
+    ) -> Engine | None:
+        chosen = choose([engine.candidate(submit, prompt, session) for engine in engines], self._most_ahead)
         return None if chosen is None else self._by_name[chosen.name]
 
     def _notice(self, engine: Engine) -> None:
@@ -150,71 +167,3 @@ class Router:
             engine.epoch = pong.epoch
             engine.hints.clear()
             self._sessions.forget(engine.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    engine: str
-    generation: Generation
-
-
-Start = Callable[[Submit, tuple[str, ...]], Started | None]
-
-
-class Routed:
-    """One request, wherever it runs: the same promises as runtime.client.Generation."""
-
-    def __init__(self, submit: Submit, start: Start) -> None:
-        self.request_id = submit.request_id
-        self._submit = submit
-        self._start = start
-        self._failed: tuple[str, ...] = ()
-        self._settled = False  # a token was told, or the reader has left: no other engine gets it
-        self._over = False
-        self._running = start(submit, self._failed)
-
-    def __aiter__(self) -> "Routed":
-        return self
-
-    async def __anext__(self) -> Event:
-        if self._over:
-            raise StopAsyncIteration
-        while True:
-            if self._running is None:
-                self._over = True
-                raise EngineUnavailable(None, "the engine is not ready")
-            try:
-                event = await self._running.generation.__anext__()
-            except EngineUnavailable as error:
-                if self._elsewhere(error.code):
-                    continue
-                self._over = True
-                raise
-            if isinstance(event, Refused) and _elsewhere_perhaps(event) and self._elsewhere(event.code):
-                continue
-            self._settled = self._settled or isinstance(event, Tokens)
-            return event
-
-    def abort(self) -> None:
-        """Ask for the end; go on reading for the Finished. Harmless once it has ended."""
-        self._settled = True
-        if self._running is not None:
-            self._running.generation.abort()
-
-    def _elsewhere(self, why: str) -> bool:
-        """Whether another engine has it now."""
-        if self._settled or self._running is None or self._submit.attempt + 1 >= MOST_ATTEMPTS:
-            return False
-        failed = (*self._failed, self._running.engine)
-        again = msgspec.structs.replace(self._submit, attempt=self._submit.attempt + 1)
-        started = self._start(again, failed)
-        if started is None:
-            return False
-        log.info("request_rerouted", why=why, attempt=again.attempt, engine=started.engine)
-        self._submit, self._failed, self._running = again, failed, started
-        return True
-
-
-def _elsewhere_perhaps(event: Refused) -> bool:
-    """A full queue or a drain is one engine's own; a deadline that has passed has passed everywhere."""
-    return event.code == "engine_unavailable" or (event.code == "overloaded" and event.param is None)

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import msgspec
 
-from tenantry.runtime.messages import AdapterState, Guessing, ProposerCounts, Stats
+from tenantry.runtime.messages import AdapterState, Guessing, HandOffCounts, ProposerCounts, Stats
 
 
 def stats_together(parts: Sequence[Stats]) -> Stats | None:
@@ -27,7 +27,12 @@ def stats_together(parts: Sequence[Stats]) -> Stats | None:
         known = adapters.get(state.digest)
         adapters[state.digest] = state if known is None else _both(known, state)
     proposers = proposers_together(counts for part in parts for counts in part.proposers)
-    return msgspec.structs.replace(parts[0], **numbers, adapters=tuple(adapters.values()), proposers=proposers)
+    hand_offs = HandOffCounts(
+        *map(sum, zip(*(msgspec.structs.astuple(part.hand_offs) for part in parts), strict=True))
+    )
+    return msgspec.structs.replace(
+        parts[0], **numbers, adapters=tuple(adapters.values()), proposers=proposers, hand_offs=hand_offs
+    )
 
 
 def guessing_together(parts: Iterable[Iterable[Guessing]]) -> tuple[Guessing, ...]:

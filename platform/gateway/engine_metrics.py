@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tenantry.platform.gateway.chat import Engine
-from tenantry.runtime.messages import ProposerCounts, StepTimes, TierCounts
+from tenantry.runtime.messages import HandOffCounts, ProposerCounts, StepTimes, TierCounts
 
 _GAUGES = {
     "running": "Sequences in the running batch.",
@@ -67,6 +67,7 @@ class EngineMetrics(Collector):
             yield GaugeMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"tenantry_engine_{name}", text, getattr(stats, name))
+        yield _hand_offs(stats.hand_offs)
         yield from _guesses(stats.proposers)
         yield from _step_times(stats.step_times)
         yield from _tiers(stats.tiers)
@@ -80,6 +81,15 @@ def _step_times(times: StepTimes) -> Iterator[Metric]:
     yield cost
     yield GaugeMetricFamily("tenantry_engine_step_cost_error", "Of what was expected, relative, lately.", times.error)
     yield CounterMetricFamily("tenantry_engine_step_cost_measured", "Steps it was fitted to.", times.measured)
+
+
+def _hand_offs(counts: HandOffCounts) -> Metric:
+    family = CounterMetricFamily(
+        "tenantry_engine_hand_offs", "Prompts that one engine computed for another, by outcome.", labels=["outcome"]
+    )
+    for outcome in ("sent", "taken", "late", "refused", "damaged", "no_room", "unsent"):
+        family.add_metric([outcome], getattr(counts, outcome))
+    return family
 
 
 def _guesses(proposers: Sequence[ProposerCounts]) -> Iterator[Metric]:

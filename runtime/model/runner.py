@@ -28,6 +28,7 @@ from tenantry.runtime.model.errors import ModelUnsupported
 from tenantry.runtime.model.forward import CudaCapture, Eager, Forward, Graphed
 from tenantry.runtime.model.judge import Judge
 from tenantry.runtime.model.lora import Adapters
+from tenantry.runtime.model.pages import PageBytes
 from tenantry.runtime.model.proposers import make_proposer
 from tenantry.runtime.model.tiers import LowerTiers
 from tenantry.runtime.model.weights import Progress, load_weights
@@ -70,6 +71,7 @@ class ModelRunner:
             dtype=pages_dtype,
         )
         self.pool = make_pool(config, layout, shape.layers, ops.device)
+        self.pages = PageBytes(self.pool, self.model_digest)
         copies = CudaCopies() if ops.device == "cuda" else None
         table = LoraTable(shape.layers, lora_sites(shape), dtype, ops.device, copies=copies)
         small = config.adapter_dtype == "int8"
@@ -109,9 +111,9 @@ class ModelRunner:
         return self.model_config.end_tokens
 
     def run(self, plan: StepPlan) -> StepResult:
-        """Save pages, evict, move pages, restore some, start loads, compute, take in finished loads. Raises
-        AdapterNotResident or ValueError for a plan that breaks the contract; a row whose numbers overflow is only
-        marked, and harms no other."""
+        """Save pages, evict, move pages, restore some, write those that arrive, start loads, compute, read pages that
+        depart, take in finished loads. Raises AdapterNotResident or ValueError for a plan that breaks the contract; a
+        row whose numbers overflow is only marked, and harms no other."""
         if self.tiers is not None:
             self.tiers.save(plan.copies)
         for digest in plan.evict:
@@ -121,6 +123,7 @@ class ModelRunner:
             self._proposer.pool.move(plan.moves)
         if self.tiers is not None:
             self.tiers.restore(plan.copies)
+        arrived = self.pages.arrive(plan)
         for load in plan.load:
             self.adapters.start(load)
         began = perf_counter()
@@ -134,10 +137,11 @@ class ModelRunner:
                 for row, proposal in zip(rows, proposals, strict=True)
             )
         guessed = perf_counter()
+        departed = self.pages.depart(plan)
         ended = self.adapters.settle()  # last: a run that raises must not keep to itself which loads ended
         copied = NOTHING_COPIED if self.tiers is None else self.tiers.settle()
         times = computed - began, guessed - computed
-        return StepResult(rows, ended.loaded, ended.failed, *times, ended.held, copied)
+        return StepResult(rows, ended.loaded, ended.failed, *times, ended.held, copied, arrived, departed)
 
     def footprint(self, digest: bytes) -> Footprint:
         """What an adapter occupies when resident. Raises AdapterError or ValueError."""

@@ -62,13 +62,14 @@ class Request:
 
     A token in `stops` ends a choice; `forbidden` is what may not be drawn before min_tokens (both from the sampling
     and the model's end tokens). claims: whether it has asked for its adapter, whose footprint it knows. fetching:
-    what it waits for from disk, once it has asked. The counters of usage() only grow.
+    what it waits for from disk, once it has asked. elsewhere: tokens of its prompt that another engine computed for
+    it: found, and not cached. The counters of usage() only grow.
     """
 
     __slots__ = (
         "accepted", "arrived", "cached", "cached_disk", "cached_host", "charged", "claims", "completion", "drafted",
-        "expires", "fetching", "footprint", "forbidden", "key", "order", "prompt", "prompt_length", "rank",
-        "sequences", "stops", "submit", "tenant",
+        "elsewhere", "expires", "fetching", "footprint", "forbidden", "key", "order", "prompt", "prompt_length",
+        "rank", "sequences", "stops", "submit", "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +91,7 @@ class Request:
         self.claims = False
         self.charged = 0
         self.fetching: Fetching | None = None
+        self.elsewhere = 0
         self.prompt = 0
         self.cached = 0
         self.cached_host = 0

@@ -86,14 +86,16 @@ class Scheduler:
 
     # Commands
 
-    def add(self, submit: Submit, footprint: Footprint, now: float) -> Refused | None:
-        """Queue a request, or answer why not. footprint: what its adapter occupies, NONE without one."""
+    def add(self, submit: Submit, footprint: Footprint, now: float, elsewhere: int = 0) -> Refused | None:
+        """Queue a request, or answer why not. footprint: what its adapter occupies, NONE without one.
+        elsewhere: tokens of the prompt that another engine computed for this request."""
         try:
             validate(submit, footprint.bytes, self._config, self._room, self._vocab_size)
             if submit.request_id in self._requests:
                 raise InvalidRequest("request_id", "a request of this id is running")
             self._refuse_early(submit)
             request = Request(submit, footprint, self._arrivals, now, self._end_tokens)
+            request.elsewhere = elsewhere
             self._claims.enter(request)
         except RuntimeRefusal as refusal:
             return Refused(submit.request_id, refusal.code, refusal.message, refusal.param, refusal.retry_ms)
@@ -132,6 +134,14 @@ class Scheduler:
         behind = sum(max(0, s.request.prompt_length - s.computed) for s in running)
         attended = sum(len(s.tokens) for s in running)
         return self._forecast.seconds(self._forecast.ahead(flow, waiting), len(running), behind, attended)
+
+    def objection(self, submit: Submit, footprint: Footprint) -> Refused | None:
+        """What add would refuse whenever it is asked."""
+        try:
+            validate(submit, footprint.bytes, self._config, self._room, self._vocab_size)
+        except RuntimeRefusal as refusal:
+            return Refused(submit.request_id, refusal.code, refusal.message, refusal.param)
+        return None
 
     def abort(self, request_id: str, now: float) -> None:
         """Stop a request; unknown ids are ignored. What a step in flight draws for it is neither sent nor counted."""
@@ -220,6 +230,15 @@ class Scheduler:
         return self._composer.guess_budget(decoding)
 
     @property
+    def running(self) -> int:
+        """Sequences that hold pages."""
+        return len(self._sequences.running)
+
+    def owner(self, sequence: int) -> str:
+        """The request of a row's sequence."""
+        return self._sequences.by_id[sequence].request.id
+
+    @property
     def has_work(self) -> bool:
         return bool(self._requests or self._events or self._claims.pending or self.cache.pending)
 
@@ -254,7 +273,7 @@ class Scheduler:
             return
         if request.prompt == 0:
             assert sequence.lease is not None
-            request.cached = sequence.lease.matched
+            request.cached = max(0, sequence.lease.matched - request.elsewhere)
             request.cached_host, request.cached_disk = sequence.lease.from_host, sequence.lease.from_disk
             self._totals.cached += request.cached
         sequence.computed = row.start + len(row.tokens) + result.accepted

@@ -56,6 +56,18 @@ def test_adapter_dtype_comes_from_the_option_then_the_environment(monkeypatch, t
     assert started(monkeypatch, tmp_path, adapter_dtype="native").adapter_dtype == "native"
 
 
+def test_roles_start_an_engine_each_and_need_each_other(monkeypatch, tmp_path):
+    pair = [("prefill-0", "prefill", "e.sock.0", "prefill-0"), ("decode-1", "decode", "e.sock.1", "decode-1")]
+    assert places(monkeypatch, tmp_path, roles="prefill,decode") == pair
+    monkeypatch.setenv("TENANTRY_ROLES", "both,both")
+    assert [place[0] for place in places(monkeypatch, tmp_path)] == ["engine-0", "engine-1"]
+    for roles in ("prefill", "decode,both", "encode", "both," * 9):
+        with pytest.raises(ConfigurationError, match="TENANTRY_ROLES"):
+            settings.load({"TENANTRY_ROLES": roles})
+    with pytest.raises(ConfigurationError, match="TENANTRY_ENGINES"):
+        settings.load({"TENANTRY_ROLES": "prefill,decode", "TENANTRY_ENGINES": "2"})
+
+
 def test_memory_is_one_unless_asked_otherwise(monkeypatch, tmp_path):
     engine = started(monkeypatch, tmp_path)
     assert (engine.memory, engine.memory_bytes) == ("unified", 0)
