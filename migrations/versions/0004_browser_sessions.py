@@ -3,7 +3,7 @@
 from tenantry.migrations.scripts import run_script
 
 revision = "0004"
-down_revision = "0005"
+down_revision = "0003"
 
 
 def upgrade() -> None:
