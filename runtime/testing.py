@@ -84,9 +84,8 @@ class ScriptedRunner:
         for departure in plan.departures:
             departure.target[:] = bytes([7]) * (len(departure.pages) * PAGE_BYTES)
         arrived = tuple(arrival.request_id for arrival in plan.arrivals)
-        return StepResult(
-            rows, self._settle(), arrived=arrived, departed=tuple(d.request_id for d in plan.departures)
-        )
+        departed, took = tuple(d.request_id for d in plan.departures), self._step_s if plan.rows else 0.0
+        return StepResult(rows, self._settle(), seconds=took, arrived=arrived, departed=departed)
 
     def _settle(self) -> tuple[bytes, ...]:
         self._loading = {digest: left - 1 for digest, left in self._loading.items()}
