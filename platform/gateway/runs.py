@@ -77,6 +77,11 @@ class Run:
     _cut: bool = False
     _reason: str = ""
 
+    @property
+    def leaving(self) -> bool:
+        """Its reader has gone, and it has not ended yet."""
+        return self._left and not self.done.is_set()
+
     def leave(self) -> None:
         """The reader is gone. Whatever was generated is still settled."""
         if not self.done.is_set() and not self._left:

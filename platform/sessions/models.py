@@ -39,7 +39,8 @@ class Session:
     """kind: a conversation has a list of items of its own; a thread is responses that continue one another.
 
     model: as the turn that chose the weights called it; None before the first. version: of the adapter, None for the
-    base model. revision: moves whenever items do. busy: a turn is under way. keep_s, pinned: what its KV is promised.
+    base model. revision: moves whenever items do. turn_id: the request that has the turn, while busy. keep_s, pinned:
+    what its KV is promised.
     """
 
     id: UUID
@@ -51,6 +52,7 @@ class Session:
     keep_s: int
     pinned: bool
     revision: int
+    turn_id: UUID | None
     busy: bool
     created_at: datetime
     last_at: datetime

@@ -305,7 +305,7 @@ def _version(row: Any) -> Version | None:
 def _session(row: Any) -> Session:
     return Session(
         row["id"], row["kind"], msgspec.json.decode(row["metadata"]), row["policy"], row["model"], _version(row),
-        row["keep_s"], row["pinned"], row["revision"], row["busy"], row["created_at"], row["last_at"],
+        row["keep_s"], row["pinned"], row["revision"], row["turn_id"], row["busy"], row["created_at"], row["last_at"],
         row["expires_at"],
     )  # fmt: skip
 

@@ -14,7 +14,6 @@ from tenantry.platform.gateway.openai import ChatRequest, Message, StreamOptions
 from tenantry.platform.sessions.models import Policy
 
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512
-MAX_LABEL = 512
 LOGPROBS = "message.output_text.logprobs"
 # Of OpenAI's own API, with the one or two values that ask for nothing.
 _REFUSED: dict[str, tuple[Any, ...]] = {
@@ -133,6 +132,9 @@ class ResponseRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         if self.text is not None and self.text.verbosity not in (None, "medium"):
             raise _unsupported("text.verbosity")
         check_metadata(self.metadata)
+        for name in ("user", "safety_identifier", "prompt_cache_key"):
+            if "\0" in (getattr(self, name) or ""):
+                raise InvalidInput(f"{name} must not hold a NUL.", code="invalid_value", param=name)
 
     def asked(self, turns: list[tuple[str, str]]) -> ChatRequest:
         """The same as a chat: `turns` is all that was said, what is said now included."""
@@ -186,8 +188,10 @@ Order = Literal["asc", "desc"]
 
 
 def check_metadata(metadata: dict[str, str] | None) -> None:
-    """Raises InvalidInput beyond 16 pairs of 64 and 512 characters."""
+    """Raises InvalidInput beyond 16 pairs of 64 and 512 characters, and for a NUL."""
     pairs = metadata or {}
+    if any("\0" in text for pair in pairs.items() for text in pair):
+        raise InvalidInput("metadata must not hold a NUL.", code="invalid_value", param="metadata")
     if len(pairs) > MAX_METADATA or any(
         len(key) > MAX_METADATA_KEY or len(value) > MAX_METADATA_VALUE for key, value in pairs.items()
     ):

@@ -5,6 +5,7 @@ what is written when it is settled. Generating is the chat service's; money is m
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from uuid import UUID
@@ -30,6 +31,7 @@ from tenantry.platform.sessions.versions import target_of
 from tenantry.platform.tenants.principal import Principal
 
 CANCEL_WAIT_S = 5.0
+ROLL_BACK_WAIT_S = 2.0
 
 
 class Turns:
@@ -107,23 +109,35 @@ class Turns:
         return run.renderer.cancelled()
 
     async def _place(self, tenant_id: UUID, request: requests.ResponseRequest) -> Place:
+        if request.conversation_id is not None:
+            return await self._conversation(tenant_id, named("conversation", request.conversation_id, "conversation"))
+        if request.previous_response_id is None:
+            return Place()
+        previous = named("response", request.previous_response_id, "previous_response_id")
         async with self._database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
-            if request.conversation_id is not None:
-                session_id = named("conversation", request.conversation_id, "conversation")
+            found = await repository.history(previous)
+            if found is None:
+                raise absent("response", "previous_response_id")
+            return Place(await session_of(repository, found[0]), previous, tuple(found[1]))
+
+    async def _conversation(self, tenant_id: UUID, session_id: UUID) -> Place:
+        """Raises Conflict during somebody's turn; one whose reader has gone is waited for, as it is rolled back."""
+        for again in (True, False):
+            async with self._database.tenant(tenant_id) as connection:
+                repository = Repository(connection, tenant_id)
                 session = await repository.session(session_id, "conversation")
                 if session is None:
                     raise absent("conversation", "conversation")
-                if session.busy:
-                    raise busy()
-                return Place(session, None, tuple(await repository.listed(session_id, items.MAX_ITEMS + 1)))
-            if request.previous_response_id is not None:
-                previous = named("response", request.previous_response_id, "previous_response_id")
-                found = await repository.history(previous)
-                if found is None:
-                    raise absent("response", "previous_response_id")
-                return Place(await session_of(repository, found[0]), previous, tuple(found[1]))
-        return Place()
+                if not session.busy:
+                    return Place(session, None, tuple(await repository.listed(session_id, items.MAX_ITEMS + 1)))
+            run = self._runs.find(tenant_id, session.turn_id) if session.turn_id else None
+            if not again or run is None or not run.leaving:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROLL_BACK_WAIT_S):
+                    await run.done.wait()
+        raise busy()
 
     def _kept(
         self, principal: Principal, request: requests.ResponseRequest, session_id: UUID, session: Session | None

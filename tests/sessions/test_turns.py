@@ -1,6 +1,8 @@
 """A turn commits whole with its bill or not at all; two never write into one list; versions stay or follow."""
 
 import asyncio
+import json
+import socket
 import threading
 import time
 from uuid import UUID
@@ -141,6 +143,52 @@ def test_a_disconnect_rolls_the_turn_back_and_bills_what_was_generated(client, l
     live.engine.pace = 0
     client.responses.create(**FAST, input="again", conversation=conversation.id)
     assert texts(client, conversation) == ["first", "again", "the quick"]
+
+
+def test_the_next_turn_right_after_a_disconnect_sees_the_last_committed_one(client, live, conversation, said):
+    live.engine.pace = 0.01
+    for i in range(3):
+        stream = client.responses.create(**LONG, input=f"cut{i}", conversation=conversation.id, stream=True)
+        next(stream)
+        stream.close()
+        client.with_options(max_retries=3).responses.create(**FAST, input=f"on{i}", conversation=conversation.id)
+        assert "cut" not in said()
+    assert texts(client, conversation)[1::2] == ["on0", "on1", "on2"]
+
+
+def test_a_turn_whose_reader_has_gone_is_waited_for(client, live, conversation):
+    live.engine.pace = 0.01
+    stream = client.responses.create(**LONG, input="cut", conversation=conversation.id, stream=True)
+    made = next(stream).response
+    tenant_id = live.gateway.runs._live[ids.from_text("response", made.id)].ticket.receipt.tenant_id
+    live.loop.call_soon_threadsafe(live.gateway.runs.find(tenant_id, ids.from_text("response", made.id)).leave)
+    deadline = time.monotonic() + 5
+    while not live.engine.generations[-1].aborted and time.monotonic() < deadline:
+        time.sleep(0.001)
+    client.responses.create(**FAST, input="on", conversation=conversation.id)
+    assert texts(client, conversation) == ["first", "on", "the quick"]
+
+
+def test_a_reader_that_stops_reading_is_cut_and_the_turn_rolled_back(client, live, tenant, conversation, monkeypatch):
+    monkeypatch.setattr("tenantry.platform.gateway.runs.MAX_UNREAD_BYTES", 2000)
+    body = {**LONG, "input": "x", "conversation": conversation.id, "stream": True}
+    data = json.dumps({**body, "include": ["message.output_text.logprobs"], "top_logprobs": 20}).encode()
+    head = (
+        f"POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {tenant[1]}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    ).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", live.port))
+        connection.sendall(head + data)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if live.engine.generations and live.engine.generations[-1].aborted:
+                break
+            time.sleep(0.02)
+    assert live.engine.generations[-1].aborted, "the engine must not generate for a reader that does not read"
+    client.with_options(max_retries=3).responses.create(**FAST, input="on", conversation=conversation.id)
+    assert texts(client, conversation) == ["first", "on", "the quick"]
 
 
 def test_an_engine_that_dies_rolls_the_turn_back(client, live, conversation):
