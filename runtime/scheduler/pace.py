@@ -8,6 +8,8 @@ from math import sqrt
 
 from tenantry.runtime.scheduler.steptime import StepTimeModel, looked_at
 
+SURE = 3.0  # mean errors above what is expected lie 99 of 100 steps, if errors are normal: sqrt(pi / 2) * 2.33
+WORST = 1 / 3  # error beyond which the target is not cut further: half of it is left
 UNLEARNED = 0.25  # of the token budget goes to prompts until it is known what they cost
 KILO = 1000.0
 
@@ -41,10 +43,18 @@ class Allowance:
 
 
 class Pace:
-    """target_s: what a step with decoding rows should take at most, or 0. budget: tokens of any step."""
+    """target_s: what a step with decoding rows should take at most, or 0. budget: tokens of any step.
+
+    Steps are made for less than the target, by how far off expectations were lately: it is a bound for nearly all
+    steps, not for their mean."""
 
     def __init__(self, target_s: float, budget: int, times: StepTimeModel) -> None:
         self._target_s, self._budget, self._times = target_s, budget, times
+
+    @property
+    def aim(self) -> float:
+        """Seconds that a step may be expected to take."""
+        return self._target_s / (1 + SURE * min(self._times.error, WORST))
 
     def allowance(self, rows: int, nodes: int, attended: int) -> Allowance | None:
         """For prompts beside so many rows that draw, which judge `nodes` guesses and hold `attended` positions; None
@@ -54,7 +64,7 @@ class Pace:
         if not self._times.learned:
             return Allowance(UNLEARNED * self._budget, 1.0)
         known = self._times.report()
-        seconds = self._target_s - self._times.seconds(rows, nodes, attended=attended)
+        seconds = self.aim - self._times.seconds(rows, nodes, attended=attended)
         position, pair = known.kilo_attended / KILO, known.kilo_prompt_attended / KILO
         return Allowance(seconds, known.prompt_token, position, pair, known.row)
 
@@ -62,7 +72,7 @@ class Pace:
         """Most guesses that may be judged beside so many rows."""
         if not self._target_s or not self._times.learned:
             return self._budget
-        spare = self._target_s - self._times.seconds(rows, 1, attended=attended)
+        spare = self.aim - self._times.seconds(rows, 1, attended=attended)
         if spare < 0:
             return 0
         each = self._times.report().guess

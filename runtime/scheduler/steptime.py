@@ -14,6 +14,7 @@ UNSURE = 5.0  # times the first measurement, of a machine or model so slow that 
 MEMORY = 200  # measurements after which one counts little: coefficients are taken to wander that slowly
 NOISE = 0.1  # a measurement is off by so much of itself
 QUIETEST = 0.02  # and by so many ms at least
+LATELY = 64  # measurements over which it is averaged how far off they were
 LEARNED = 16  # measurements after which one may be called strange, and the fit may be relied upon
 
 
@@ -47,7 +48,22 @@ class Fit:
                 row[j] -= part * other
             if row[i] < self._most:
                 row[i] += noise / MEMORY**2
+        self._project()
         self.seen += 1
+
+    def _project(self) -> None:
+        """No coefficient below 0: the nearest that is none, by how much each is doubted with the others (D. Simon,
+        Kalman filtering with state constraints, 2010). Cutting them off alone would leave too much in those with
+        which they go together, where steps are alike for long."""
+        at = self._at
+        for _ in at:
+            worst = min(range(len(at)), key=at.__getitem__)
+            if at[worst] >= 0:
+                return
+            shift = at[worst] / self._doubt[worst][worst]
+            for j, row in enumerate(self._doubt):
+                at[j] -= row[worst] * shift
+            at[worst] = 0.0
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -65,7 +81,8 @@ class StepTimeModel:
     tokens at `pairs` of them, summed over tokens. And guessing for the next one: `levels` one after the other, of
     `guesses` in all.
 
-    error: how far expectations were off, relative to what was measured then, over about the last MEMORY steps.
+    error: how far expectations were off, relative to what was measured then, over about the last LATELY steps, each counted
+    as 1 at most.
     """
 
     def __init__(self) -> None:
@@ -97,8 +114,8 @@ class StepTimeModel:
     def observe(self, rows: int, nodes: int, prompt: int, attended: int, seconds: float, pairs: int = 0) -> None:
         work = _work(rows, nodes, prompt, attended, pairs)
         if self.learned and seconds > 0:
-            off = min(abs(self._step.seconds(work) / seconds - 1), 10.0)
-            self.error += (off - self.error) / min(MEMORY, self._step.seen - LEARNED)
+            off = min(abs(self._step.seconds(work) / seconds - 1), 1.0)
+            self.error += (off - self.error) / min(LATELY, self._step.seen - LEARNED)
         self._step.observe(work, seconds)
 
     def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0, pairs: int = 0) -> float:

@@ -4,6 +4,7 @@ Owns the loop of plan and commit, and what each tenant got of it. Checks nothing
 """
 
 from collections import Counter
+from random import Random
 
 from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import NONE, Budget, Footprint
@@ -20,7 +21,8 @@ TOKENS = Prices(pool_s=0.0)  # what is counted below, and nothing for time
 
 
 class Crowd:
-    """seconds: what a step takes, and more for each row that draws, and for each prompt token. now: as it passes."""
+    """seconds: what a step takes, and more for each row that draws, and for each prompt token. noise: by what share
+    of itself that is off. now: as it passes."""
 
     def __init__(
         self,
@@ -28,6 +30,7 @@ class Crowd:
         page_size: int = 4,
         seconds: tuple[float, float, float] = (0.0, 0.0, 0.0),
         prices: Prices = TOKENS,
+        noise: float = 0.0,
         **config,
     ) -> None:
         schedule = {"token_budget": 32, "max_running": 4, "max_context": 200} | config
@@ -35,6 +38,8 @@ class Crowd:
         cache = KvCache.alone(CacheConfig(page_size, pages))
         self.core = Scheduler(self.config, cache, Residency(Budget(100)), (), VOCAB, prices)
         self.seconds, self.now = seconds, 0.0
+        self.took: list[float] = []
+        self._noise, self._rng = noise, Random(1)
         self.owner: dict[str, str] = {}
         self.served: Counter[str] = Counter()  # virtual tokens by tenant, weights apart
         self.ended: dict[str, Finished | Refused] = {}
@@ -82,6 +87,8 @@ class Crowd:
         base, drawing, prompt = self.seconds
         prompts = sum(len(row.tokens) for row in plan.rows if len(row.tokens) > 1)
         took = base + drawing * sum(row.draw is not None for row in plan.rows) + prompt * prompts
+        took *= max(0.5, self._rng.gauss(1.0, self._noise))
+        self.took.append(took)
         rows = tuple(RowResult((8,) if row.draw else ()) for row in plan.rows)
         loaded = tuple(load.digest for load in plan.load)
         self.now += took

@@ -12,7 +12,7 @@ MS = 1e-3
 def decode(crowd: Crowd, rows: int = 4, tenant: str = "d") -> None:
     """So many rows decode for long, and steps were measured."""
     for _ in range(rows):
-        crowd.submit(tenant, 8, 150)
+        crowd.submit(tenant, 8, 380)
     for _ in range(30):
         crowd.step()
 
@@ -29,7 +29,7 @@ def test_prompts_get_what_the_target_leaves_beside_decoding_rows():
     for at in range(12):  # what prompts cost is learned from them
         crowd.submit("p", 21 + 8 * at, 1)
         crowd.step()
-    for _ in range(30):
+    for _ in range(200):
         crowd.step()
     before = len(crowd.steps)
     long = crowd.submit("p", 300, 1)
@@ -39,6 +39,28 @@ def test_prompts_get_what_the_target_leaves_beside_decoding_rows():
     assert len(chunks) > 4
     assert all(36 <= chunk <= 52 and chunk % 4 == 0 for chunk in chunks[:-1]), chunks
     assert all(sum(len(row.tokens) == 1 for row in rows) == 4 for rows in crowd.steps[before:-1]), "decoding goes on"
+
+
+def test_nearly_every_step_keeps_the_target_though_none_takes_what_was_expected():
+    crowd = paced(20, noise=0.1, max_context=1000)
+    decode(crowd)
+    for _ in range(40):
+        crowd.submit("p", 100, 1)
+    for _ in range(60):
+        crowd.step()
+    before = len(crowd.steps)
+    while crowd.core._waiting:
+        crowd.step()
+        while crowd.flow("d").running < 4 and not crowd.flow("d").waiting:
+            crowd.submit("d", 8, 150)
+    busy = [
+        took
+        for rows, took in zip(crowd.steps[before:], crowd.took[before:], strict=True)
+        if {len(row.tokens) > 1 for row in rows} == {True, False}
+    ]
+    assert len(busy) > 50
+    assert sum(took > 0.02 for took in busy) <= 0.05 * len(busy), "about one of a hundred"
+    assert sorted(busy)[len(busy) * 9 // 10] > 0.014, "and no more is given away than that takes"
 
 
 def test_without_a_target_or_without_rows_that_decode_prompts_get_the_whole_budget():

@@ -68,3 +68,16 @@ def test_guessing_time_follows_levels_and_guesses():
         model.observe_guessing(levels, levels * rows, 1e-4 + 8e-4 * levels + 5e-5 * levels * rows)
     assert model.guessing(0, 0) == 0.0
     assert abs(model.guessing(4, 16) / (1e-4 + 32e-4 + 8e-4) - 1) < 0.1
+
+
+def test_steps_that_are_alike_for_long_do_not_drive_the_coefficients_apart():
+    """Four rows and a page of a prompt, over and over, with noise: no coefficient falls below 0 at another's cost, so
+    that what is expected stays what was measured."""
+    model, rng = StepTimeModel(), random.Random(5)
+    for step in range(1500):
+        done = (4, 0, 4 * (step % 3 > 0), 800 + step % 40)
+        model.observe(*done, truth(*done) * rng.gauss(1.0, 0.1))
+        if step > 100:
+            assert abs(model.seconds(*done) / truth(*done) - 1) < 0.15
+    assert model.error < 0.12
+    assert abs(model.seconds(4, 0, 0, 820) / truth(4, 0, 0, 820) - 1) < 0.15
