@@ -26,7 +26,7 @@ from benchmarks.workload import DESCRIPTIONS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
-PARTS = "scheduler,gateway,demo,base,forward,memory,fairness,kernels,speculation"
+PARTS = "scheduler,gateway,demo,base,forward,memory,fairness,sessions,kernels,speculation"
 WORKLOADS = "W2,W1,WC,W5,W3,W4"
 
 # Workload and variants that meet each peer.
@@ -213,6 +213,10 @@ def measure(a: argparse.Namespace, report: Report) -> None:
         from benchmarks import fairness
 
         fairness.measure(report, quick=a.quick)
+    if "sessions" in a.only:
+        from benchmarks import sessions
+
+        sessions.measure(report, quick=a.quick)
     if "gateway" in a.only:
         gateway_overhead(report)
     for module in modules():

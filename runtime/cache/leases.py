@@ -6,7 +6,8 @@ A preempted sequence is a released one: its sealed pages stay findable, the rest
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Protocol
 
 from tenantry.runtime.cache.arena import Arena, BlockClass
@@ -86,6 +87,7 @@ class KvCache:
         self.block_bytes = block_bytes
         self.reuse = 0.25  # share of pages that their leases found, over about the last hundred
         self.tiers: Tiers | None = None
+        self.page_seconds: Callable[[], float] = lambda: inf  # to compute one, as far as anybody knows
         self.sessions = Sessions(self.tree)
         self._worthy: deque[Node] = deque()  # pages that lower tiers are to have before they are evicted
         self._lender = lender
@@ -257,6 +259,7 @@ class KvCache:
         """Fetch what disk has of a text's beginning and the device has not. Close it when nobody waits any more."""
         if self.tiers is None or not self.tiers.knows(namespace, weights):
             return Fetching()
+        self.tiers.compute_s = self.page_seconds()
         known = len(self.tree.match(namespace, tokens[: len(tokens) - 1]).pages)
         return self.tiers.bring(namespace, weights, self._names(namespace, tokens)[known:], now)
 

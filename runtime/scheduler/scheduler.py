@@ -8,6 +8,7 @@ argument, the same calls give the same plans. It must not know text, tensors, te
 """
 
 from collections.abc import Mapping
+from math import inf
 from types import MappingProxyType
 
 from tenantry.adapters.residency import Outcome, Residency
@@ -37,11 +38,12 @@ from tenantry.runtime.scheduler.forecast import Forecast
 from tenantry.runtime.scheduler.pace import Pace
 from tenantry.runtime.scheduler.request import Request, Sequence
 from tenantry.runtime.scheduler.sequences import Sequences
-from tenantry.runtime.scheduler.steptime import StepTimeModel
+from tenantry.runtime.scheduler.steptime import StepTimeModel, looked_at
 from tenantry.runtime.scheduler.totals import Totals
 from tenantry.runtime.scheduler.waiting import WaitingQueue
 from tenantry.runtime.speculative.speculator import Candidate, Guess
 
+USUAL_PROMPT = 512  # tokens, by which the price of a page is told
 PREFETCHED = 4  # waiting requests whose adapters are brought in before their turn
 NO_GUESSES: Mapping[int, Guess] = MappingProxyType({})
 
@@ -77,6 +79,7 @@ class Scheduler:
             config, cache, self._sequences, self._waiting, self._claims, self._ledger, self._pace, self._refuse,
             lambda request, refusal: self._finish(request, "error", refusal.message),
         )  # fmt: skip
+        cache.page_seconds = self._page_seconds
         self._requests: dict[str, Request] = {}
         self._plan: StepPlan | None = None
         self._events: list[Event] = []
@@ -142,6 +145,14 @@ class Scheduler:
         except RuntimeRefusal as refusal:
             return Refused(submit.request_id, refusal.code, refusal.message, refusal.param)
         return None
+
+    def _page_seconds(self) -> float:
+        """What a page of a prompt takes to compute, where the device does little else; infinite until it is known."""
+        times = self.times
+        if not times.learned:
+            return inf
+        alone = times.seconds(0, 0, USUAL_PROMPT, USUAL_PROMPT, looked_at(0, USUAL_PROMPT)) - times.seconds(0)
+        return alone * self.cache.page_size / USUAL_PROMPT if alone > 0 else inf
 
     def abort(self, request_id: str, now: float) -> None:
         """Stop a request; unknown ids are ignored. What a step in flight draws for it is neither sent nor counted."""
