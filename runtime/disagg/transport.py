@@ -131,7 +131,8 @@ class SharedMemory:
             try:
                 if os.fstat(file).st_size != size * count:
                     return None
-                view = memoryview(mmap.mmap(file, size * count, prot=mmap.PROT_READ))
+                # Ours alone to write to, which nobody does: torch takes no memory that is read-only.
+                view = memoryview(mmap.mmap(file, size * count, access=mmap.ACCESS_COPY))
             finally:
                 os.close(file)
         except (OSError, ValueError):

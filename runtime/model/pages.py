@@ -26,6 +26,8 @@ class PageBytes:
 
     def read(self, pages: Sequence[int], target: memoryview) -> None:
         """Copy pages out, one after another."""
+        if not pages:
+            return
         out, ids = self._bytes(target, len(pages)), list(pages)
         at = 0
         for tensor in self._tensors:
@@ -35,6 +37,8 @@ class PageBytes:
 
     def write(self, pages: Sequence[int], source: memoryview) -> None:
         """Copy pages in. source may hold more of them."""
+        if not pages:
+            return
         data, ids = self._bytes(source[: len(pages) * self.size], len(pages)), list(pages)
         at = 0
         for tensor in self._tensors:
@@ -61,7 +65,6 @@ class PageBytes:
     def _bytes(self, memory: memoryview, pages: int) -> Tensor:
         if len(memory) != pages * self.size:
             raise ValueError(f"{pages} pages of {self.size} bytes are not {len(memory)}")
-        # A reader's memory is not writable, and is only read.
         return torch.frombuffer(memory, dtype=torch.uint8).view(pages, self.size)
 
 

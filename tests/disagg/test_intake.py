@@ -126,6 +126,19 @@ def test_what_is_not_this_requests_is_computed_here(wrong):
     nothing_held(one)
 
 
+def test_a_prompt_that_is_all_here_needs_no_byte_and_still_counts_as_found():
+    one, again = intake(), submit("again")
+    for r in (submit("first"), again):
+        one.expect(r, NONE, 0.0)
+        one.take(r.request_id, hand_off(r))
+        one.receiver.finish(r.request_id)
+        one.turn(0.0)
+        written = step(one)
+    assert written == 0
+    assert [ready.elsewhere for ready in one.ready()] == [28, 0]
+    nothing_held(one)
+
+
 def test_two_thousand_foreign_hand_overs_are_never_found():
     """Another tenant's KV of the very same prompt, offered under every lie that keeps its own names."""
     rng, one = random.Random(3), intake(256)
