@@ -68,6 +68,27 @@ def test_roles_start_an_engine_each_and_need_each_other(monkeypatch, tmp_path):
         settings.load({"TENANTRY_ROLES": "prefill,decode", "TENANTRY_ENGINES": "2"})
 
 
+def test_tiers_below_the_device_come_from_options_then_the_environment(monkeypatch, tmp_path):
+    engine = started(monkeypatch, tmp_path)
+    assert (engine.host_cache_bytes, engine.disk_cache_bytes, engine.disk_tenant_bytes) == (1 << 30, 0, 0)
+    assert engine.disk_cache_dir == tmp_path / "d" / "kv"
+    monkeypatch.setenv("TENANTRY_HOST_CACHE_BYTES", "5000")
+    monkeypatch.setenv("TENANTRY_DISK_CACHE_BYTES", "6000")
+    monkeypatch.setenv("TENANTRY_DISK_TENANT_BYTES", "700")
+    monkeypatch.setenv("TENANTRY_DISK_CACHE_DIR", str(tmp_path / "elsewhere"))
+    engine = started(monkeypatch, tmp_path)
+    assert (engine.host_cache_bytes, engine.disk_cache_bytes, engine.disk_tenant_bytes) == (5000, 6000, 700)
+    assert engine.disk_cache_dir == tmp_path / "elsewhere"
+    engine = started(
+        monkeypatch, tmp_path, host_cache_bytes=1, disk_cache_bytes=2, disk_tenant_bytes=3, disk_cache_dir=tmp_path
+    )
+    assert (engine.host_cache_bytes, engine.disk_cache_bytes, engine.disk_tenant_bytes) == (1, 2, 3)
+    assert engine.disk_cache_dir == tmp_path
+    monkeypatch.setenv("TENANTRY_HOST_CACHE_BYTES", "0")
+    with pytest.raises(SystemExit):
+        started(monkeypatch, tmp_path)
+
+
 def test_memory_is_one_unless_asked_otherwise(monkeypatch, tmp_path):
     engine = started(monkeypatch, tmp_path)
     assert (engine.memory, engine.memory_bytes) == ("unified", 0)

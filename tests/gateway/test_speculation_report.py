@@ -7,7 +7,7 @@ import pytest
 
 from tenantry.platform.core import ids
 from tenantry.platform.testing import SPEC
-from tenantry.runtime.messages import Guessing, ProposerCounts, Stats
+from tenantry.runtime.messages import Guessing, ProposerCounts, Stats, TierCounts
 from tenantry.runtime.namespace import Namespace
 
 DIGEST = bytes(range(100, 132))
@@ -91,3 +91,15 @@ def test_metrics_are_by_proposer_and_position(live, api):
     assert 'tenantry_engine_guesses_tried_at_total{position="1",proposer="ngram",weights="base"} 8.0' in text
     assert 'tenantry_engine_guesses_accepted_at_total{position="2",proposer="ngram",weights="base"} 6.0' in text
     assert 'position="2",proposer="draft"' not in text
+
+
+def test_metrics_tell_the_tiers_of_kv_apart(live, api):
+    host, disk = TierCounts("host", 3, 9, 300, 5, 1), TierCounts("disk", 4, 8, 400, 2, 0, 6, 7)
+    live.engine.stats = Stats(tiers=(host, disk))
+    text = httpx.get(f"{live.url}/metrics").text
+    live.engine.stats = None
+    assert 'tenantry_engine_tier_pages{tier="host"} 3.0' in text
+    assert 'tenantry_engine_tier_bytes{tier="disk"} 400.0' in text
+    assert 'tenantry_engine_tier_hits_total{tier="disk"} 2.0' in text
+    assert 'tenantry_engine_tier_bad_total{tier="disk"} 6.0' in text
+    assert 'tenantry_engine_tier_failures_total{tier="disk"} 7.0' in text
