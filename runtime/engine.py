@@ -29,7 +29,7 @@ from tenantry.runtime.messages import (
 )
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.scheduler import NO_GUESSES, Scheduler
-from tenantry.runtime.speculative.speculator import Guess, Judged, Speculator
+from tenantry.runtime.speculative.speculator import Guess, Judged, Speculator, no_opening
 from tenantry.runtime.stops import StopWatch
 
 log = structlog.get_logger("engine")
@@ -135,8 +135,8 @@ class Engine:
         """
         self._time(now)
         self._start_expected(now)
-        ahead = self._speculator.first_ahead if self._speculator is not None else 0
-        plan = self._scheduler.plan(now, self._guesses(), ahead)
+        opening = self._speculator.opening if self._speculator is not None else no_opening
+        plan = self._scheduler.plan(now, self._guesses(), opening)
         self.computing = plan is not None and bool(plan.rows)
         sent = plan if self._exchange is None else self._exchange.attach(plan, self._scheduler.owner)
         events, self._told = self._told, []

@@ -61,6 +61,8 @@ class Row(msgspec.Struct, frozen=True):
     them after the row's own, node by node, and what stands of it lies at its own positions when the step has ended.
     ahead: levels that the runner may guess for the next step, with `nodes` nodes at most (no more than levels: a
     chain); pages cover one position for each node as well, after the tokens drawn. All only where draw is not None.
+    follow: whether a proposer of the runner computes all of this text, a prompt at once; else it keeps the last of it
+    only, and guesses from that.
     """
 
     sequence: int
@@ -72,6 +74,7 @@ class Row(msgspec.Struct, frozen=True):
     draft: DraftTree | None = None
     ahead: int = 0
     nodes: int = 0
+    follow: bool = True
 
 
 class Load(msgspec.Struct, frozen=True):

@@ -55,15 +55,14 @@ class Batch:
             self._chunks += 1
             self.allowance.spend(start, end - start)
         request = sequence.request
-        draw = None
-        if end < total:
-            guess = NOTHING
-        else:
+        draw, draft, ahead, nodes = None, None, 0, 0
+        if end == total:
+            draft, ahead, nodes = guess.draft, guess.ahead, guess.nodes
             sampling, prompt = request.submit.sampling, request.prompt_length
             forbidden = request.forbidden if total - prompt < sampling.min_tokens else ()
             draw = Draw(sampling, sequence.choice, total, prompt, tokens, forbidden)
-        draft = guess.draft
         self.left -= end - start + (len(draft.tokens) if draft is not None else 0)
         chunk, adapter = tokens[start:end], request.submit.adapter
-        self.rows.append(Row(sequence.id, chunk, start, lease.pages, adapter, draw, draft, guess.ahead, guess.nodes))
+        pages, follow = lease.pages, guess.follow
+        self.rows.append(Row(sequence.id, chunk, start, pages, adapter, draw, draft, ahead, nodes, follow))
         return end - start

@@ -20,7 +20,7 @@ from tenantry.runtime.scheduler.pace import Pace
 from tenantry.runtime.scheduler.request import Phase, Request, Sequence
 from tenantry.runtime.scheduler.sequences import Sequences
 from tenantry.runtime.scheduler.waiting import WaitingQueue
-from tenantry.runtime.speculative.speculator import NOTHING, Guess
+from tenantry.runtime.speculative.speculator import NOTHING, Guess, Opening, no_opening
 
 Refuse = Callable[[Request, RuntimeRefusal], None]
 ASKED = 4  # tenants, and requests of one, that are looked at when a place is to be made
@@ -48,12 +48,12 @@ class Composer:
         self._page_s = ledger.prices.pool_s / cache.arena.blocks
         self._paid = 0.0
         self._full = False  # the last who wanted to start found no pages
-        self._ahead = 0
+        self._opening: Opening = no_opening
         self._now = 0.0
 
-    def compose(self, now: float, guesses: Mapping[int, Guess], ahead: int) -> list[Row]:
+    def compose(self, now: float, guesses: Mapping[int, Guess], opening: Opening) -> list[Row]:
         """See Scheduler.plan. Nobody starts while the first of those who wait waits for company (batch_delay_ms)."""
-        self._ahead, self._now = ahead, now
+        self._opening, self._now = opening, now
         self._charge_pages(now)
         starts = not self.delayed(now)
         if self._waiting and starts:
@@ -204,11 +204,14 @@ class Composer:
 
     def _first_guess(self, sequence: Sequence, batch: Batch) -> Guess:
         """The runner's first guesses come with the step that ends the prompt."""
-        ends = len(sequence.tokens) - sequence.computed <= batch.room(sequence.computed)
-        if not (self._ahead and ends and sequence.request.submit.speculate):
+        submit, left = sequence.request.submit, len(sequence.tokens) - sequence.computed
+        if not submit.speculate:
             return NOTHING
-        ahead = min(self._ahead, self.useful(sequence) - 1)
-        return Guess(None, ahead) if ahead > 0 and self._sequences.spread(sequence, 1 + ahead) else NOTHING
+        guess = self._opening(sequence.id, submit.adapter, left)
+        ahead = min(guess.ahead, self.useful(sequence) - 1) if left <= batch.room(sequence.computed) else 0
+        if ahead < 1 or not self._sequences.spread(sequence, 1 + ahead):
+            ahead = 0
+        return Guess(None, ahead, follow=guess.follow)
 
     def _known(self, request: Request) -> int:
         submit = request.submit

@@ -41,7 +41,7 @@ from tenantry.runtime.scheduler.sequences import Sequences
 from tenantry.runtime.scheduler.steptime import StepTimeModel, looked_at
 from tenantry.runtime.scheduler.totals import Totals
 from tenantry.runtime.scheduler.waiting import WaitingQueue
-from tenantry.runtime.speculative.speculator import Candidate, Guess
+from tenantry.runtime.speculative.speculator import Candidate, Guess, Opening, no_opening
 
 USUAL_PROMPT = 512  # tokens, by which the price of a page is told
 PREFETCHED = 4  # waiting requests whose adapters are brought in before their turn
@@ -173,19 +173,22 @@ class Scheduler:
 
     # One step
 
-    def plan(self, now: float, guesses: Mapping[int, Guess] = NO_GUESSES, ahead: int = 0) -> StepPlan | None:
+    def plan(
+        self, now: float, guesses: Mapping[int, Guess] = NO_GUESSES, opening: Opening = no_opening
+    ) -> StepPlan | None:
         """Decide the next step; None when there is nothing to do now: no event to deliver, no load to ask for, nobody
         who does not wait for company (ScheduleConfig.batch_delay_ms).
 
-        guesses: by sequence, for candidates() as they are now. ahead: for rows that are no candidates and draw, when
-        their prompt ends. Whatever finds no budget or free page is left out, and so is a draft with more nodes than
-        its candidate may have.
+        guesses: by sequence, for candidates() as they are now. opening: for one that is no candidate, by sequence,
+        adapter and tokens of its prompt that are left: whether they are followed, and what is guessed where they end.
+        Whatever finds no budget or free page is left out, and so is a draft with more nodes than its candidate may
+        have.
         """
         assert self._plan is None, "the last plan was not committed"
         for request in self._waiting.expire(now):
             self._refuse(request, QueueFull("deadline", "could not start within its deadline"))
         self._claims.serve()
-        rows = self._composer.compose(now, guesses, ahead)
+        rows = self._composer.compose(now, guesses, opening)
         for request in self._waiting.soon(PREFETCHED):
             self._claims.prefetch(request)
             self._composer.fetched(request, now)

@@ -79,7 +79,7 @@ class StepTimeModel:
     """A step of `rows` that draw a token, with `nodes` guesses judged beside them (the first costs more than the
     next), `prompt` tokens of prompts, all of which look at `attended` positions, summed over rows, and the prompts'
     tokens at `pairs` of them, summed over tokens. And guessing for the next one: `levels` one after the other, of
-    `guesses` in all.
+    `guesses` in all, and `followed` tokens of prompts that whoever guesses computes as well.
 
     error: how far expectations were off, relative to what was measured then, over about the last LATELY steps, each counted
     as 1 at most.
@@ -87,7 +87,7 @@ class StepTimeModel:
 
     def __init__(self) -> None:
         self._step = Fit((1.0, 0.1, 0.0, 0.1, 1.0, 0.1, 0.0))
-        self._guessing = Fit((0.1, 0.5, 0.1))
+        self._guessing = Fit((0.1, 0.5, 0.1, 1.0))
         self.error = 0.0
 
     @property
@@ -97,7 +97,7 @@ class StepTimeModel:
 
     def took(self, rows: Sequence[Row], seconds: float, guessing_seconds: float = 0.0) -> None:
         """A step with these rows was measured, its guessing for the next one apart."""
-        decoding = prompt = attended = pairs = nodes = deepest = guesses = 0
+        decoding = prompt = attended = pairs = nodes = deepest = guesses = followed = 0
         for row in rows:
             count = len(row.tokens)
             attended += row.start + count
@@ -107,9 +107,10 @@ class StepTimeModel:
             else:
                 prompt += count
                 pairs += looked_at(row.start, count)
+                followed += count if row.follow else 0
             deepest, guesses = max(deepest, row.ahead), guesses + row.ahead
         self.observe(decoding, nodes, prompt, attended, seconds, pairs)
-        self.observe_guessing(deepest, guesses, guessing_seconds)
+        self.observe_guessing(deepest, guesses, followed, guessing_seconds)
 
     def observe(self, rows: int, nodes: int, prompt: int, attended: int, seconds: float, pairs: int = 0) -> None:
         work = _work(rows, nodes, prompt, attended, pairs)
@@ -122,13 +123,17 @@ class StepTimeModel:
         """Expected time of the step."""
         return self._step.seconds(_work(rows, nodes, prompt, attended, pairs))
 
-    def observe_guessing(self, levels: int, guesses: int, seconds: float) -> None:
-        if levels:
-            self._guessing.observe((1.0, float(levels), guesses / 8), seconds)
+    def observe_guessing(self, levels: int, guesses: int, followed: int, seconds: float) -> None:
+        if levels or followed:
+            self._guessing.observe((1.0, float(levels), guesses / 8, followed / 128), seconds)
 
     def guessing(self, levels: int, guesses: int) -> float:
         """Expected time of guessing; none takes none."""
-        return self._guessing.seconds((1.0, float(levels), guesses / 8)) if levels else 0.0
+        return self._guessing.seconds((1.0, float(levels), guesses / 8, 0.0)) if levels else 0.0
+
+    def following(self, tokens: int) -> float:
+        """Expected time that so many tokens of a prompt cost whoever guesses."""
+        return self._guessing.seconds((0.0, 0.0, 0.0, tokens / 128)) if tokens else 0.0
 
     def report(self) -> StepTimes:
         """As it stands: no coefficient below 0, which is how they are counted."""

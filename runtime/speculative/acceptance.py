@@ -23,18 +23,19 @@ Grade = int
 
 
 class Basis(Enum):
-    """What a grade says: depth of the guess (or of a whole level, of which one may stand), what a lookup knows of
-    it, or its chance as its proposer sees it."""
+    """What a grade says: depth of the guess (or of a whole level, of which one may stand; LATE where the proposer
+    knows the end of the text only), what a lookup knows of it, or its chance as its proposer sees it."""
 
     DEPTH = "depth"
     LEVEL = "level"
+    LATE = "late"
     FOUND = "found"
     SURE = "sure"
 
     def prior(self, grade: Grade) -> float:
         """Before anything was judged: long agreement mostly goes on, and proposers roughly know what they say."""
         match self:
-            case Basis.DEPTH | Basis.LEVEL:
+            case Basis.DEPTH | Basis.LEVEL | Basis.LATE:
                 return 0.6
             case Basis.FOUND:
                 mark, bucket = divmod(grade, len(AGREED) + 1)

@@ -5,15 +5,14 @@ must not know pages, queues or tensors: proposals of models come in with the res
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate, chain
-from operator import mul
-from typing import Protocol
+from itertools import chain
 
 import msgspec
 
 from tenantry.runtime.messages import Guessing, ProposerCounts
-from tenantry.runtime.speculative.acceptance import Acceptance, Basis, at_depth, graded
-from tenantry.runtime.speculative.depth import levels, share
+from tenantry.runtime.speculative.acceptance import Acceptance, at_depth, graded
+from tenantry.runtime.speculative.asking import LONGEST_REST, Asker, Asking, Cost, Times
+from tenantry.runtime.speculative.depth import share
 from tenantry.runtime.speculative.growth import node_budget
 from tenantry.runtime.speculative.lead import Lead, looked_up, outcomes, proposed
 from tenantry.runtime.speculative.lookup import KIND, Lookup
@@ -21,16 +20,9 @@ from tenantry.runtime.speculative.tally import Tally
 from tenantry.runtime.speculative.tree import MAX_NODES, DraftTree
 from tenantry.runtime.speculative.trials import Trials
 
-DEEPEST = 8  # levels that a model guesses
-LATELY = 50  # steps over which it is averaged what copies bring
-SINGLY = 8  # rows whose sequences are told apart when it is decided how deep; of more only adapters are
 LONGEST = 48  # tokens that are copied at once
 TOGETHER = 128  # guesses of all rows from which the knapsack chooses, while each has its FEWEST
 FEWEST = 4
-LONGEST_REST = 32  # steps without a look, after guessing did not pay again and again
-
-
-Cost = Callable[[int], float]  # seconds of a step, by how many guesses are judged in it
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -54,6 +46,7 @@ class Guess(msgspec.Struct, frozen=True):
     draft: DraftTree | None = None
     ahead: int = 0
     nodes: int = 0
+    follow: bool = False
 
     @property
     def room(self) -> int:
@@ -62,6 +55,12 @@ class Guess(msgspec.Struct, frozen=True):
 
 
 NOTHING = Guess()
+Opening = Callable[[int, bytes | None, int], Guess]
+
+
+def no_opening(sequence: int, adapter: bytes | None, prompt: int) -> Guess:
+    """Nobody guesses."""
+    return NOTHING
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -73,23 +72,17 @@ class Judged(msgspec.Struct, frozen=True):
     accepted: int
 
 
-class Times(Protocol):
-    """Expected seconds of a step, and of the runner's guessing for the next one: see StepTimeModel."""
-
-    def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0) -> float: ...
-    def guessing(self, levels: int, guesses: int) -> float: ...
-
-
 class _Followed:
     """A sequence that takes guesses. length: of its text when it was last looked at; counted: of the part that the
     tally knows; steps: that the tally does not know yet. lead: what its guesses in the step under way come from.
-    rest, patience: steps until texts are searched for it again, and how many they were the last time."""
+    rest, patience: steps until texts are searched for it again, and how many they were the last time. begun: length
+    of its text at first. whole: the runner's proposer follows its text from the beginning."""
 
-    __slots__ = ("candidate", "counted", "lead", "length", "patience", "rest", "steps")
+    __slots__ = ("begun", "candidate", "counted", "lead", "length", "patience", "rest", "steps", "whole")
 
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate = candidate
-        self.length = self.counted = len(candidate.tokens)
+    def __init__(self, candidate: Candidate, whole: bool) -> None:
+        self.candidate, self.whole = candidate, whole
+        self.begun = self.length = self.counted = len(candidate.tokens)
         self.steps = self.rest = self.patience = 0
         self.lead: Lead | None = None
 
@@ -105,12 +98,8 @@ class Speculator:
         self._fixed = fixed
         self._followed: dict[int, _Followed] = {}
         self._proposals: dict[int, tuple[int, DraftTree]] = {}
-        self._trials = Trials()
-        self._trying = False  # what the runner guesses in the step under way is a trial
-        self._first = 1
-        self._quiet = self._patience = 0  # steps for which the proposer is not even considered
-        self._copied = self._copy_gain = 0.0  # lately, of rows: share that copied, and tokens that it brought each
-        self._acceptance = Acceptance()
+        self._acceptance, self._trials = Acceptance(), Trials()
+        self._asking = Asking(model, fixed, self._acceptance, self._trials)
         self._tally = Tally()
 
     def propose(self, candidates: Sequence[Candidate], budget: int, times: Times) -> Mapping[int, Guess]:
@@ -131,7 +120,6 @@ class Speculator:
         else:
             taken = share(chances, rows, budget, cost)
             self._try_a_guess(chances, taken, cost)
-        self._note_copies(leads, taken)
         ahead = self._ahead(followed, leads, taken, cost, times)
         guesses: dict[int, Guess] = {}
         for one, lead, count, deep in zip(followed, leads, taken, ahead, strict=True):
@@ -141,16 +129,16 @@ class Speculator:
                 one.rest = max(0, one.patience - 1)  # a look is cheap where there are few rows
             draft = lead.take(count) if lead is not None else None
             deep = max(0, min(deep, one.candidate.room - 1 - count))
-            if draft is not None or deep:
+            if draft is not None or deep or one.whole:
                 nodes = 0 if self._fixed else min(one.candidate.nodes, node_budget(rows))
-                guesses[one.candidate.sequence] = Guess(draft, deep, nodes if deep else 0)
+                guesses[one.candidate.sequence] = Guess(draft, deep, nodes if deep else 0, one.whole)
         self._proposals.clear()  # what was made for this step and found no use is of none
         return guesses
 
-    @property
-    def first_ahead(self) -> int:
-        """How deep the runner should guess right after a prompt: as it lately did elsewhere."""
-        return (self._fixed or self._first) if self._model else 0
+    def opening(self, sequence: int, adapter: bytes | None, prompt: int) -> Guess:
+        """For a row that computes of a prompt, of which so many tokens are left."""
+        whole, ahead = self._asking.opening(sequence, adapter, prompt)
+        return Guess(None, ahead, follow=whole)
 
     def proposed(self, sequence: int, length: int, tree: DraftTree) -> None:
         """The runner's proposal for a sequence whose text is `length` tokens long now."""
@@ -167,14 +155,13 @@ class Speculator:
             self._acceptance.observe(of.adapter, of.sequence, scale, chain.from_iterable(tried))
             if tree.kind == self._model:
                 level = [(at_depth(at), at <= row.accepted) for at in range(1, len(tried) + 1)]
-                self._acceptance.observe(of.adapter, of.sequence, (tree.kind, Basis.LEVEL), level)
-            self._tally.judged(of.namespace, of.adapter, tree.kind, len(tree.tokens), len(tried), row.accepted)
+                self._acceptance.observe(of.adapter, of.sequence, self._asking.scale(one.whole), level)
+            kind = f"{tree.kind}+lora" if tree.fitted else tree.kind
+            self._tally.judged(of.namespace, of.adapter, kind, len(tree.tokens), len(tried), row.accepted)
 
     def took(self, seconds: float, guessing: float) -> None:
         """The step that was proposed last, and the runner's guessing after it."""
-        self._trials.earn(seconds)
-        if self._trying:
-            self._trials.spend(guessing)
+        self._asking.took(seconds, guessing)
 
     def forget(self, adapter: bytes) -> None:
         """A retired adapter: what was learned of it, and every text drawn with it."""
@@ -199,8 +186,7 @@ class Speculator:
         for candidate in candidates:
             one = before.pop(candidate.sequence, None)
             if one is None:
-                one = _Followed(candidate)
-                self._quiet = 0  # what did not pay for others may for it
+                one = _Followed(candidate, self._asking.began(candidate.sequence))
             else:
                 one.candidate = candidate
                 _note(one)
@@ -214,6 +200,7 @@ class Speculator:
         self._tell(one)
         of = one.candidate
         self._acceptance.end(of.sequence)
+        self._asking.ended(1 + one.length - one.begun)
         if self._lookup is not None:
             self._lookup.finish(of.sequence, of.namespace, of.tokens, of.adapter)
 
@@ -250,11 +237,6 @@ class Speculator:
 
     # What the runner should guess for the step after this one
 
-    def _note_copies(self, leads: Sequence[Lead | None], taken: Sequence[int]) -> None:
-        found = [sum(lead.chances[:n]) for lead, n in zip(leads, taken, strict=True) if lead and lead.copies and n]
-        self._copied += (len(found) / len(leads) - self._copied) / LATELY
-        self._copy_gain += (sum(found) / len(leads) - self._copy_gain) / LATELY
-
     def _ahead(
         self,
         followed: Sequence[_Followed],
@@ -263,47 +245,14 @@ class Speculator:
         cost: Cost,
         times: Times,
     ) -> list[int]:
-        """Levels for each row. A row that copies a text goes on with it; the others ask for what pays beside what
-        copies bring anyway: where a text is found, the model's guesses are of no use."""
-        self._trying = False
-        nothing = [0] * len(followed)
-        if not self._model:
-            return nothing
-        if self._fixed:
-            return [min(self._fixed, MAX_NODES)] * len(followed)
-        if self._quiet > 0:
-            self._quiet -= 1
-            return nothing
-        known: dict[tuple[bytes | None, int | None], list[float]] = {}
-        rows: list[list[float]] = []
+        """Levels for each row. A row that copies a text goes on with it: the model's guesses are of no use there."""
+        found = [sum(lead.chances[:n]) for lead, n in zip(leads, taken, strict=True) if lead and lead.copies and n]
+        self._asking.copied(len(leads), found)
+        askers = []
         for one, lead, count in zip(followed, leads, taken, strict=True):
-            of = one.candidate
-            key = of.adapter, of.sequence if len(followed) <= SINGLY else None
-            if lead is not None and lead.copies and count > 1:
-                rows.append([])
-                continue
-            if key not in known:
-                known[key] = self._levels(*key)
-            rows.append(known[key])
-        if not any(rows):
-            return nothing
-        deep = levels(rows, len(followed) * (1 + self._copy_gain), cost, times.guessing)
-        self._first = max(deep)
-        if self._first:
-            self._patience = 0
-            return deep
-        self._patience = self._quiet = min(2 * self._patience + 1, LONGEST_REST)
-        left = [(row[0], r) for r, row in enumerate(rows) if row]
-        if left and self._trials.may(times.guessing(1, 1) + cost(1) - cost(0)):
-            self._trying = True
-            deep[max(left)[1]] = 1
-        return deep
-
-    def _levels(self, adapter: bytes | None, sequence: int | None) -> list[float]:
-        """Chance that a path of the model's is used, and stands down to each level."""
-        grades = [at_depth(level) for level in range(1, DEEPEST + 1)]
-        rates = self._acceptance.rates(adapter, sequence, (self._model, Basis.LEVEL), grades)
-        return list(accumulate(rates, mul, initial=1 - self._copied))[1:]
+            of, copies = one.candidate, lead is not None and lead.copies and count > 1
+            askers.append(Asker(of.adapter, of.sequence, one.whole, copies))
+        return self._asking.ahead(askers, cost, times)
 
 
 def _note(one: _Followed) -> None:

@@ -24,13 +24,15 @@ class DraftTree(msgspec.Struct, frozen=True):
     """tokens[i]: the guess at node i. parents[i]: its parent's index, below i, or ROOT. Siblings differ.
 
     chance[i]: how likely the proposer thinks the path down to node i is, in falling order along every path; empty
-    when it has no opinion. kind: the proposer's name, for statistics.
+    when it has no opinion. kind: the proposer's name, for statistics. fitted: whether it had a LoRA of its own for
+    the row's adapter.
     """
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
     chance: tuple[float, ...] = ()
     kind: str = ""
+    fitted: bool = False
 
     @classmethod
     def chain(cls, tokens: Sequence[int], chance: Sequence[float] = (), kind: str = "") -> Self:
@@ -107,7 +109,8 @@ def keep(tree: DraftTree, nodes: Sequence[int]) -> DraftTree:
     except KeyError as missing:
         raise ValueError(f"node {missing.args[0]} is a parent, and not kept") from None
     tokens = tuple(tree.tokens[node] for node in order)
-    return DraftTree(tokens, parents, tuple(tree.chance[node] for node in order) if tree.chance else (), tree.kind)
+    chance = tuple(tree.chance[node] for node in order) if tree.chance else ()
+    return DraftTree(tokens, parents, chance, tree.kind, tree.fitted)
 
 
 def likeliest(tree: DraftTree, count: int) -> DraftTree:

@@ -10,12 +10,15 @@ SHARE: Final = 0.01
 
 
 class Trials:
-    def __init__(self) -> None:
+    """share: of the time. most: steps whose whole time may be saved up."""
+
+    def __init__(self, share: float = SHARE, most: float = 1.0) -> None:
+        self._share, self._most = share, most
         self._credit = 0.0
 
     def earn(self, seconds: float) -> None:
-        """A step took so long; no more than that is ever saved up."""
-        self._credit = min(self._credit + SHARE * seconds, seconds)
+        """A step took so long."""
+        self._credit = min(self._credit + self._share * seconds, self._most * seconds)
 
     def may(self, seconds: float) -> bool:
         """Whether a trial may cost so much more than a step without it."""

@@ -163,7 +163,8 @@ class Simulator:
         self.now += self.world.seconds[0]
         work = self.scheduler.has_work
         decoded, put_back = {c.sequence for c in self.scheduler.candidates()}, self.put_back
-        plan = self.scheduler.plan(self.now, self.guesses(), self.rng.randrange(3))
+        first = Guess(None, self.rng.randrange(3), follow=self.rng.random() < 0.5)
+        plan = self.scheduler.plan(self.now, self.guesses(), lambda sequence, adapter, prompt: first)
         if plan is None and work:
             self.delayed()
             return None

@@ -65,8 +65,11 @@ def test_guessing_time_follows_levels_and_guesses():
     model, rng = StepTimeModel(), random.Random(4)
     for _ in range(100):
         levels, rows = rng.randrange(5), rng.randrange(1, 9)
-        model.observe_guessing(levels, levels * rows, 1e-4 + 8e-4 * levels + 5e-5 * levels * rows)
-    assert model.guessing(0, 0) == 0.0
+        followed = rng.choice((0, 0, 0, 200))
+        took = 1e-4 + 8e-4 * levels + 5e-5 * levels * rows + 2e-5 * followed
+        model.observe_guessing(levels, levels * rows, followed, took)
+    assert (model.guessing(0, 0), model.following(0)) == (0.0, 0.0)
+    assert abs(model.following(100) / 2e-3 - 1) < 0.1
     assert abs(model.guessing(4, 16) / (1e-4 + 32e-4 + 8e-4) - 1) < 0.1
 
 

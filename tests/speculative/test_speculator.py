@@ -11,16 +11,20 @@ NAMESPACE, ADAPTER = b"n" * 32, b"a" * 32
 
 
 class Times:
-    """A step of 1 ms, 10 us more for each guess, and 0.1 ms for a level of guessing, unless told otherwise."""
+    """A step of 1 ms, 10 us more for each guess, and 0.1 ms for a level of guessing, unless told otherwise. follow:
+    for a token of a prompt that the model follows."""
 
-    def __init__(self, node=1e-5, level=1e-4):
-        self.node, self.level = node, level
+    def __init__(self, node=1e-5, level=1e-4, follow=1e-6):
+        self.node, self.level, self.follow = node, level, follow
 
     def seconds(self, rows, nodes=0, prompt=0, attended=0):
         return 1e-3 + self.node * nodes
 
     def guessing(self, levels, guesses):
         return self.level * levels
+
+    def following(self, tokens):
+        return self.follow * tokens
 
 
 class World:
@@ -177,3 +181,16 @@ def test_what_never_repeats_is_looked_for_ever_more_rarely():
             text += [7, 100_000 + step * rows + i, 7, 9][step % 4 : step % 4 + 1]
         speculator.took(1e-3, 0.0)
     assert len(looks) < 0.5 * 300 * rows
+
+
+def test_a_proposer_with_a_lora_for_the_adapter_is_counted_apart():
+    speculator, text = Speculator(False, "draft", fixed=2), [1, 2, 3]
+    for fitted in (True, False, True):
+        speculator.proposed(1, len(text), DraftTree((7, 8), (-1, 0), kind="draft", fitted=fitted))
+        draft = speculator.propose([Candidate(1, NAMESPACE, ADAPTER, text, 100)], 100, Times())[1].draft
+        text += [7, 9]
+        speculator.learn([Judged(1, draft, (7, 9), 1)])
+    assert {p.proposer: (p.drafted, p.accepted) for p in speculator.totals()} == {
+        "draft": (2, 1),
+        "draft+lora": (4, 2),
+    }
