@@ -15,6 +15,7 @@ from tenantry.kernels.attention.layout import LayerPages, PageLayout
 from tenantry.kernels.attention.plan import AttentionPlan
 from tenantry.kernels.attention.rotary import HeadNorms
 from tenantry.kernels.capability import cpu_capability
+from tenantry.kernels.chain.contract import PrepareChain, no_chain
 from tenantry.kernels.elementwise import reference as reference_elementwise
 from tenantry.kernels.lora import reference as reference_lora
 from tenantry.kernels.lora.layout import SiteShape, SliceWeights
@@ -39,6 +40,7 @@ class Ops:
     add_norm(hidden, delta, weight, eps), silu_mul(gate_up): see elementwise/reference.py.
     sample(logits, specs): see sampling/reference.py; draw(logits, specs, beside) asks for the same and does not wait,
     and brings another bool tensor along: see sampling/drawn.py.
+    prepare_chain(embedding, layers, ...): see chain/contract.py.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Ops:
     silu_mul: Callable[[Tensor], Tensor]
     sample: Callable[[Tensor, Sequence[DrawSpec]], SampleResult]
     draw: Draw
+    prepare_chain: PrepareChain = no_chain
 
 
 REFERENCE = Ops(
@@ -85,6 +88,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
         from tenantry.kernels import pool
         from tenantry.kernels.attention import cpu as attention
         from tenantry.kernels.attention import cpu_move, cpu_write
+        from tenantry.kernels.chain import cpu as chain
         from tenantry.kernels.elementwise import cpu as elementwise
         from tenantry.kernels.lora import cpu as lora
         from tenantry.kernels.sampling import cpu as sampling
@@ -104,6 +108,7 @@ def select_ops(device: str, threads: int = 0) -> Ops:
             silu_mul=elementwise.silu_mul,
             sample=sampling.sample,
             draw=at_once(sampling.sample),
+            prepare_chain=chain.prepare_chain,
         )
     if device == "cuda":
         from tenantry.kernels.attention import gpu as attention_gpu

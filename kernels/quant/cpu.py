@@ -62,6 +62,13 @@ class PanelLinear:
         self.weight_bytes = sum(tensor.nbytes for tensor in held)
         self._columns, self._addresses = len(self._scale), [tensor.data_ptr() for tensor in held]
 
+    @property
+    def record(self) -> tuple[int, ...]:
+        """For compiled code that multiplies by itself: bits, addresses of panels and groups, the group's size,
+        addresses of scales and bias, depth and columns."""
+        w, groups, scale, bias = self._addresses
+        return self._bits, w, groups, self._group, scale, bias, self.depth, self._columns
+
     def __call__(self, x: Tensor) -> Tensor:
         if self.depth != self.in_features:
             x = functional.pad(x, (0, self.depth - self.in_features))

@@ -20,6 +20,8 @@ def speculation(
 ) -> None:
     """Show, per adapter, how often guessed tokens stood since the engine started, and how many steps that saved.
 
+    A proposer with a LoRA of its own for the adapter is told apart: "eagle+lora".
+
     Example: tenantry speculation --api-key tny_live_...
     """
     rest = connection.operator() if everyone else connection.rest()

@@ -27,8 +27,9 @@ PAGE = 100
 
 
 class ProposerView(msgspec.Struct, frozen=True):
-    """acceptance: share of the drafted tokens that stood. by_position: of the guesses whose ancestors all stood, the
-    share that stood; from the first one on, up to the deepest that was tried."""
+    """proposer: KIND+lora where it had a LoRA of its own for the adapter. acceptance: share of the drafted tokens
+    that stood. by_position: of the guesses whose ancestors all stood, the share that stood; from the first one on, up
+    to the deepest that was tried."""
 
     proposer: str
     drafts: int

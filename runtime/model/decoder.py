@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tenantry.kernels.attention.layout import LayerPages
+from tenantry.kernels.chain.contract import Chain, ChainLayer
 from tenantry.kernels.lora.layout import SiteShape
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
@@ -67,6 +68,20 @@ class Decoder:
         self.taps = tuple(taps)
         self.kept = tuple(range(config.layers) if kept is None else kept)
         self._layers = Layers(config, weights.layers, ops, pages, table, positions)
+
+    def chain(self) -> Chain | None:
+        """These layers as what goes on from its own tokens in one call; None where the device has no such call."""
+        weights, config = self.weights, self.config
+        if config.qk_norm or len(self.kept) < config.layers:
+            return None
+        layers = [
+            ChainLayer(w.input_norm, w.qkv, w.o, w.post_norm, w.gate_up, w.down, pages)
+            for w, pages in zip(weights.layers, self.pages, strict=True)
+        ]
+        angles, heads, eps = self._layers.tables, config.heads, config.rms_eps
+        return self.ops.prepare_chain(
+            weights.embedding, layers, weights.norm, weights.head, self.table, angles, heads, eps
+        )
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> Output:

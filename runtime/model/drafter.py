@@ -10,18 +10,21 @@ never a text wrong.
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor
 
 from tenantry.kernels.attention.layout import PageLayout
+from tenantry.kernels.chain.contract import Chain
 from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
 from tenantry.runtime.cache.pool import KvPool
 from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.candidates import candidates, drawn
+from tenantry.runtime.model.chained import plain, walk
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
@@ -29,14 +32,22 @@ from tenantry.runtime.model.heads.adapted import HeadAdapters
 from tenantry.runtime.model.levels import Levels
 from tenantry.runtime.model.proposer import Proposal
 from tenantry.runtime.model.sampler import penalises, spec_of
-from tenantry.runtime.model.spine import Spine
+from tenantry.runtime.model.spine import WIDTH, Spine
 from tenantry.runtime.model.weights import Progress, load_weights
 from tenantry.runtime.plan import Draw, Row, RowResult, after
-from tenantry.runtime.speculative.tree import walk
+from tenantry.runtime.speculative.tree import walk as standing
 from tenantry.runtime.speculative.verify import Verify
 
 KIND = "draft"
 REMEMBERED = 4096  # sequences whose own KV is known
+LATE = 32  # tokens that are computed at once of a text that is not followed whole
+
+
+class View(NamedTuple):
+    """What this model sees of a text: from `begin` on, the first position of a page, computed before `end`."""
+
+    begin: int
+    end: int
 
 
 class Drafter:
@@ -70,10 +81,11 @@ class Drafter:
         weights = load_weights(directory, config, dtype, ops, progress)
         table = LoraTable(config.layers, lora_sites(config), dtype, ops.device)
         self._decoder = Decoder(config, weights, ops, self.pool.layers, table, positions, activation)
+        self._chain = self._decoder.chain()
         self._adapters = HeadAdapters(directory, table, self.pool)
         self._ops = ops
         self._stochastic = verify == "reject"
-        self._known: OrderedDict[int, int] = OrderedDict()
+        self._known: OrderedDict[int, View] = OrderedDict()
         self._filled: dict[int, int] = {}
 
     def follow(self, rows: Sequence[Row], results: Sequence[RowResult], taps: Tensor | None) -> list[Proposal | None]:
@@ -83,33 +95,53 @@ class Drafter:
             if len(row.tokens) > 1:
                 self._known.pop(row.sequence, None)  # a prompt, perhaps computed again on other pages
             elif row.sequence in self._known:
-                self._known[row.sequence] = min(self._known[row.sequence], _own_end(row, result))
+                view = self._known[row.sequence]
+                self._known[row.sequence] = view._replace(end=min(view.end, _own_end(row, result)))
         alive = [i for i, row in enumerate(rows) if row.ahead and results[i].tokens]
         if not alive:
             return [None] * len(rows)
         draws = [_next_draw(rows[i], results[i]) for i in alive]
-        caught_up = [self._behind(rows[i], draw) for i, draw in zip(alive, draws, strict=True)]
-        logits = self._forward(caught_up)
-        for row, draw in zip(caught_up, draws, strict=True):
-            if row.sequence not in self._known:
-                self._filled.update(zip(row.pages, self._digests(draw.history, row.adapter), strict=False))
+        views = [self._view(rows[i], draw) for i, draw in zip(alive, draws, strict=True)]
+        caught_up = [self._behind(rows[i], draw, v) for i, draw, v in zip(alive, draws, views, strict=True)]
         spines = [
             Spine(draw, rows[i].ahead, rows[i].nodes, self._stochastic) for i, draw in zip(alive, draws, strict=True)
         ]
+        ranked = [spine.branches or spine.stochastic for spine in spines]
+        if self._chain is not None and plain(caught_up, draws, ranked):
+            self._at_once(self._chain, caught_up, spines)
+        else:
+            self._level_by_level(caught_up, spines)
+        for row, draw, view in zip(caught_up, draws, views, strict=True):
+            if row.sequence not in self._known and not view.begin:
+                self._filled.update(zip(row.pages, self._digests(draw.history, row.adapter), strict=False))
+        found: list[Proposal | None] = [None] * len(rows)
+        for i, row, view, spine in zip(alive, caught_up, views, spines, strict=True):
+            self._remember(row, view.begin, max(0, len(spine.path) - 1))
+            found[i] = spine.proposal(KIND, self._adapters.slots([row.adapter]) != [None])
+        return found
+
+    def _at_once(self, chain: Chain, behind: Sequence[Row], spines: Sequence[Spine]) -> None:
+        for row, spine in zip(behind, spines, strict=True):
+            self._overwrite(row.pages, row.start, row.start + len(row.tokens) + spine.levels - 1)
+        draws, levels = [spine.draw for spine in spines], [spine.levels for spine in spines]
+        width = WIDTH if any(spine.branches for spine in spines) else 0
+        walked = walk(chain, behind, draws, levels, width, self._lora(behind, [1] * len(behind)))
+        for r, spine in enumerate(spines):
+            while not spine.ended:
+                level = len(spine.path)
+                spine.grow(walked.candidates(r, level) if spine.branches else [(walked.token(r, level), 1.0)])
+
+    def _level_by_level(self, behind: Sequence[Row], spines: Sequence[Spine]) -> None:
+        logits = self._forward(behind)
         growing, levels = list(range(len(spines))), None
         while growing:
             self._grow([spines[j] for j in growing], logits)
             before, growing = growing, [j for j in growing if not spines[j].ended]
             if growing:
                 if levels is None or growing != before:
-                    levels = self._levels([caught_up[j] for j in growing], [spines[j] for j in growing])
+                    levels = self._levels([(behind[j], spines[j]) for j in growing])
                 batch = levels.next([spines[j].path[-1] for j in growing])
                 logits = self._decoder.forward(batch).logits
-        found: list[Proposal | None] = [None] * len(rows)
-        for i, row, spine in zip(alive, caught_up, spines, strict=True):
-            self._remember(row, max(0, len(spine.path) - 1))
-            found[i] = spine.proposal(KIND)
-        return found
 
     def _grow(self, spines: Sequence[Spine], logits: Tensor) -> None:
         """One level more for each. logits: fp32 [spines, vocab]."""
@@ -126,15 +158,25 @@ class Drafter:
             elif spine.branches:
                 spine.grow(candidates(logits[n : n + 1], specs[n : n + 1])[0])
 
-    def _behind(self, row: Row, draw: Draw) -> Row:
-        """The tokens that are there before a draw, and that this model has not computed."""
-        text = draw.history
-        own = self._known.get(row.sequence)
-        if own is None:  # new here: what another of the same beginning has left in its pages is as good
-            size, digests = self.pool.layout.page_size, self._digests(text, row.adapter)
-            own = size * next((i for i, d in enumerate(digests) if self._filled.get(row.pages[i]) != d), len(digests))
-        own = min(own, len(text) - 1)
-        return Row(row.sequence, text[own:], own, row.pages, row.adapter, draw)
+    def _view(self, row: Row, draw: Draw) -> View:
+        """What this model will see of a text, and has computed. A text that is not followed whole and has gone too
+        far is seen from its last page but one or two on, as if it began there."""
+        text, size = draw.history, self.pool.layout.page_size
+        view = self._known.get(row.sequence)
+        if view is None:  # new here: what another of the same beginning has left in its pages is as good
+            digests = self._digests(text, row.adapter)
+            same = next((i for i, d in enumerate(digests) if self._filled.get(row.pages[i]) != d), len(digests))
+            view = View(0, size * same)
+        if not row.follow and len(text) - view.end > max(LATE, 2 * size):
+            begin = (len(text) - LATE) // size * size
+            view = View(begin, begin)
+        return view._replace(end=min(view.end, len(text) - 1))
+
+    def _behind(self, row: Row, draw: Draw, view: View) -> Row:
+        """The tokens that are there before a draw, and that this model has not computed, in its own view."""
+        begin, end = view
+        pages = row.pages[begin // self.pool.layout.page_size :] if begin else row.pages
+        return Row(row.sequence, draw.history[end:], end - begin, pages, row.adapter, draw)
 
     def _digests(self, text: Sequence[int], adapter: bytes | None) -> list[int]:
         """What each whole page of a text stands for. Where two collide, guesses are worse, no more."""
@@ -143,19 +185,20 @@ class Drafter:
             found.append(hash((found[-1], *text[first : first + size])))
         return found[1:]
 
-    def _levels(self, rows: Sequence[Row], spines: Sequence[Spine]) -> Levels:
-        """What comes after each spine's last guess, as long as all of them go on."""
-        most = min(spine.levels - len(spine.path) for spine in spines)
-        starts = [spine.draw.position + len(spine.path) - 1 for spine in spines]
+    def _levels(self, behind: Sequence[tuple[Row, Spine]]) -> Levels:
+        """What comes after each spine's last guess, as long as all of them go on. Rows: what was computed before."""
+        rows = [row for row, _ in behind]
+        most = min(spine.levels - len(spine.path) for _, spine in behind)
+        starts = [row.start + len(row.tokens) + len(spine.path) - 1 for row, spine in behind]
         for row, start in zip(rows, starts, strict=True):
             self._overwrite(row.pages, start, start + most)
         size, pages = self.pool.layout.page_size, [row.pages for row in rows]
         lora = self._lora(rows, [1] * len(rows))
         return Levels(starts, pages, most, size, self._ops.device, lora)
 
-    def _remember(self, row: Row, guessed: int) -> None:
+    def _remember(self, row: Row, begin: int, guessed: int) -> None:
         """Positions before this are computed: those of the text, and of guesses that were followed by another."""
-        self._known[row.sequence] = row.start + len(row.tokens) + guessed
+        self._known[row.sequence] = View(begin, begin + row.start + len(row.tokens) + guessed)
         self._known.move_to_end(row.sequence)
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -184,7 +227,7 @@ def _own_end(row: Row, result: RowResult) -> int:
     stood."""
     own = 0
     if row.draft is not None and row.draft.kind == KIND:
-        for node in walk(row.draft, result.tokens[: result.accepted]):
+        for node in standing(row.draft, result.tokens[: result.accepted]):
             if node != row.draft.parents.index(row.draft.parents[node]):  # not the first child: beside the spine
                 break
             own += 1

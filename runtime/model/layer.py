@@ -38,6 +38,11 @@ class Layers:
         self._scale = config.head_dim**-0.5
         self._q = config.heads * config.head_dim
 
+    @property
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """cos and sin of every position, [positions, head_dim] each."""
+        return self._cos, self._sin
+
     def angles(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """cos and sin of the batch's positions, [T, head_dim] each: the same for all layers."""
         return self._cos[batch.positions], self._sin[batch.positions]

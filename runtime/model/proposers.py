@@ -54,4 +54,4 @@ def make_proposer(
     head = kind(directory, shared, ops, layout, pages, dtype, positions)
     if head.table is None:
         return HeadProposer(head)
-    return HeadProposer(head, HeadAdapters(directory, head.table, head.pool).slots)
+    return HeadProposer(head, HeadAdapters(directory, head.table, head.pool).slots, fitted=True)

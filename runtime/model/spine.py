@@ -54,10 +54,10 @@ class Spine:
             self.path.append(growth.tokens[frontier[0]])
         self.ended = not frontier or len(self.path) == self.levels
 
-    def proposal(self, kind: str) -> Proposal | None:
+    def proposal(self, kind: str, fitted: bool = False) -> Proposal | None:
         if not self.path:
             return None
-        tree = self._growth.tree(kind)
+        tree = msgspec.structs.replace(self._growth.tree(kind), fitted=fitted)
         if self.branches and not self.stochastic:
             return Proposal(tree)
         tree = msgspec.structs.replace(tree, chance=())

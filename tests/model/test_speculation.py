@@ -184,10 +184,10 @@ def test_a_rejected_guess_is_not_taken_for_the_drafts_own_text(world):
     draw = Draw(Sampling(max_tokens=50, temperature=0.0), 0, 6, 3, [5, 6, 7, 8, 9, 10])
     pages = list(range(12))
     drafter.follow([Row(77, (5, 6, 7, 8, 9, 10), 0, pages, None, draw, None, 4)], [RowResult((11,))], None)
-    assert drafter._known[77] == 7 + 3  # the text, and three of four guesses
+    assert drafter._known[77] == (0, 7 + 3)  # the text, and three of four guesses
     judged = Row(77, (11,), 6, pages, None, after(draw, (11,)), DraftTree.chain([90, 91, 92, 93], kind="draft"))
     drafter.follow([judged], [RowResult((12,), accepted=0)], None)
-    assert drafter._known[77] == 7
+    assert drafter._known[77] == (0, 7)
     drafter.follow([Row(77, (40, 41), 2, pages, None, None)], [RowResult()], None)
     assert 77 not in drafter._known, "computed again, perhaps on other pages"
 
@@ -201,7 +201,7 @@ def test_a_shared_beginning_is_computed_once_by_the_draft_model_too(world):
 
     def guess(sequence, pages):
         row = Row(sequence, text, 0, pages, None, draw, None, 2)
-        begins = drafter._behind(row, draw).start
+        begins = drafter._view(row, draw).end
         drafter.follow([row], [RowResult((11,))], None)
         return begins
 
@@ -210,3 +210,26 @@ def test_a_shared_beginning_is_computed_once_by_the_draft_model_too(world):
     other = Draw(Sampling(max_tokens=50, temperature=0.0), 0, 2, 1, [9, 9])
     drafter.follow([Row(503, [9, 9], 0, [2, 8], None, other, None, 2)], [RowResult((11,))], None)
     assert guess(504, [1, 2, 3, 6, 7]) == size
+
+
+def test_a_text_that_is_not_followed_is_seen_by_the_draft_model_from_a_late_page_on(world):
+    """The guesses are those for the text's end alone, and the end is not taken for the text's beginning."""
+    _, guessing, _ = world
+    drafter, size = guessing._proposer, guessing.pool.layout.page_size
+    text = [3 + (7 * i) % 90 for i in range(20 * size + 2)]
+
+    def guess(sequence, tokens, first, follow):
+        draw = Draw(Sampling(max_tokens=50, temperature=0.0), 0, len(tokens), 3, tokens)
+        pages = list(range(first, first + len(tokens) // size + 4))
+        row = Row(sequence, tokens, 0, pages, None, draw, None, 4, follow=follow)
+        (proposal,) = drafter.follow([row], [RowResult((11,))], None)
+        return proposal.tree.tokens
+
+    late = guess(601, text, 30, follow=False)
+    begin = drafter._known[601].begin
+    assert begin % size == 0
+    assert 0 < len(text) - begin <= 32 + size
+    assert late == guess(602, text[begin:], 60, follow=True)
+    whole = guess(603, text, 30, follow=True)
+    assert drafter._known[603].begin == 0
+    assert guess(604, text, 90, follow=True) == whole

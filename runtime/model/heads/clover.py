@@ -35,6 +35,7 @@ class Clover:
     WeightsInvalid, which names what does not fit the target."""
 
     kind = KIND
+    chain = None
 
     def __init__(
         self,

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tenantry.kernels.attention.layout import PageLayout
+from tenantry.kernels.chain.contract import Chain, ChainLayer
+from tenantry.kernels.lora.plan import LoraPlan
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.kernels.ops import Ops
 from tenantry.runtime.model.batch import Batch, row_lengths
@@ -25,6 +27,7 @@ from tenantry.runtime.model.heads.files import HeadTensors, read_fields
 from tenantry.runtime.model.heads.head import Frontier, Level, Target, Text
 from tenantry.runtime.model.heads.layer_files import check, own_pool, take_layer
 from tenantry.runtime.model.layer import Layers
+from tenantry.runtime.model.levels import Levels
 from tenantry.runtime.plan import Row
 
 KIND = "eagle"
@@ -91,6 +94,14 @@ class Eagle:
         self.table = None if third else table  # q, k and v of the third generation are wider than adapters know
         self._layers = Layers(config, (self._layer,), ops, self.pool.layers, table, positions)
         self._vocab, self._device = config.vocab, ops.device
+        self._levels: Levels | None = None
+        self.chain: Chain | None = None
+        if not third and self._ids is None:
+            w, angles = self._layer, self._layers.tables
+            layer = ChainLayer(None, w.qkv, w.o, w.post_norm, w.gate_up, w.down, self.pool.layers[0])
+            self.chain = ops.prepare_chain(
+                self._embedding, [layer], None, self._head, table, angles, config.heads, config.rms_eps, self._fc
+            )
 
     @torch.inference_mode()
     def follow(self, text: Text) -> Level:
@@ -98,12 +109,16 @@ class Eagle:
         past = torch.tensor(row_lengths(text.rows)).cumsum(0)
         ends = past[list(text.guessing)] - 1
         self._expansion, self._read = Expansion(text, ahead=0), [[inputs[end : end + 1]] for end in ends.tolist()]
+        self._levels, self._going = None, list(range(len(text.guessing)))
         return self._level(self._forward(text.rows, text.slots, inputs)[ends])
 
     @torch.inference_mode()
     def expand(self, text: Text, frontier: Frontier) -> Level:
         for n, owner in enumerate(frontier.owner):
             self._read[owner].append(frontier.states[n : n + 1])
+        self._expansion.add(frontier)
+        if self._expansion.chains(frontier.owner):
+            return self._level(self._compute(self._next(text, frontier), frontier.states))
         work = self._expansion.work(frontier)
         inputs = [
             entry
@@ -113,16 +128,34 @@ class Eagle:
         slots = [text.slots[text.guessing[owner]] for owner in work.owners]
         return self._level(self._forward(work.rows, slots, torch.cat(inputs))[work.wanted])
 
+    def _next(self, text: Text, frontier: Frontier) -> Batch:
+        """One guess further for each of the frontier's rows, by the last level's plan where they are the same."""
+        owners = list(frontier.owner)
+        if self._levels is None or owners != self._going:
+            rows = [text.rows[text.guessing[owner]] for owner in owners]
+            starts = [row.start + len(row.tokens) + len(frontier.paths[0]) - 1 for row in rows]
+            size, pages = self.pool.layout.page_size, [row.pages for row in rows]
+            most = min(DEEPEST, *(len(p) * size - start for p, start in zip(pages, starts, strict=True)))
+            slots = [text.slots[text.guessing[owner]] for owner in owners]
+            lora = self._lora(slots, [1] * len(rows))
+            self._levels, self._going = Levels(starts, pages, most, size, self._device, lora), owners
+        return self._levels.next([path[-1] for path in frontier.paths])
+
     def _inputs(self, features: Tensor) -> Tensor:
         """The target's features as the layer takes them, and as it gives them: [T, hidden]."""
         return features if self._hidden_norm is None else self._fc(features)
 
     def _forward(self, rows: Sequence[Row], slots: Sequence[int | None], inputs: Tensor) -> Tensor:
         """inputs: [T, hidden], of the target or guessed. Returns [T, hidden]."""
-        lora = None
-        if self.table is not None and any(slot is not None for slot in slots):
-            lora = self.table.plan(slots, row_lengths(rows))
-        batch = Batch.build(rows, self.pool.layout.page_size, lora, self._device)
+        lora = self._lora(slots, row_lengths(rows))
+        return self._compute(Batch.build(rows, self.pool.layout.page_size, lora, self._device), inputs)
+
+    def _lora(self, slots: Sequence[int | None], lengths: Sequence[int]) -> LoraPlan | None:
+        if self.table is None or all(slot is None for slot in slots):
+            return None
+        return self.table.plan(slots, lengths)
+
+    def _compute(self, batch: Batch, inputs: Tensor) -> Tensor:
         tokens = functional.embedding(batch.tokens, self._embedding).float()
         cos, sin = self._layers.angles(batch)
         norm = self._layers.norm

@@ -41,13 +41,21 @@ class Expansion:
             row, tokens=row.tokens[-1:], start=row.start + len(row.tokens) - 1 + self._ahead
         )
 
-    def work(self, frontier: Frontier) -> Work:
+    def add(self, frontier: Frontier) -> None:
+        """These are gone on from as well, now."""
         for owner, path in zip(frontier.owner, frontier.paths, strict=True):
             self._paths[owner].append(path)
+
+    def chains(self, owners: Sequence[int]) -> bool:
+        """Whether none of these rows' guesses branch: one token each is all that there is to compute."""
+        return len(set(owners)) == len(owners) and all(_is_chain(self._paths[owner]) for owner in owners)
+
+    def work(self, frontier: Frontier) -> Work:
+        """frontier: what was added last."""
         found, count = Work([], list(dict.fromkeys(frontier.owner)), [], []), 0
         for owner in found.owners:
             paths, root = self._paths[owner], self.root(owner)
-            chain = all(path == paths[-1][: i + 1] for i, path in enumerate(paths))
+            chain = _is_chain(paths)
             if chain:
                 row = msgspec.structs.replace(root, tokens=paths[-1][-1:], start=root.start + len(paths))
             else:
@@ -57,6 +65,10 @@ class Expansion:
             count += row_lengths([row])[0]
             found.wanted.extend(range(count - list(frontier.owner).count(owner), count))
         return found
+
+
+def _is_chain(paths: Sequence[tuple[int, ...]]) -> bool:
+    return all(path == paths[-1][: i + 1] for i, path in enumerate(paths))
 
 
 def _tree(paths: Sequence[tuple[int, ...]]) -> DraftTree:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from tenantry.kernels.chain.contract import Chain
 from tenantry.kernels.lora.table import LoraTable
 from tenantry.runtime.cache.pool import KvPool
 from tenantry.runtime.model.config import ModelConfig
@@ -57,7 +58,8 @@ class Frontier:
 class Head(Protocol):
     """taps: hidden states of the target that it reads, see Decoder. deepest: levels that it was made for. pool: its
     own keys and values, under the target's page ids; None for a head without any. table: adapters of its layer; None
-    where it has none that could be adapted."""
+    where it has none that could be adapted. chain: its follow() and all levels of a chain in one call, which takes
+    features and gives candidates; None where there is none."""
 
     @property
     def kind(self) -> str: ...
@@ -73,6 +75,9 @@ class Head(Protocol):
 
     @property
     def table(self) -> LoraTable | None: ...
+
+    @property
+    def chain(self) -> Chain | None: ...
 
     def follow(self, text: Text) -> Level:
         """Compute the text's positions; one entry for each row to guess for."""

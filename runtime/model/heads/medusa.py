@@ -25,6 +25,7 @@ class Medusa:
     kind = KIND
     pool = None
     table = None
+    chain = None
 
     def __init__(self, directory: Path, target: Target, ops: Ops, dtype: torch.dtype) -> None:
         fields = read_fields(directory)

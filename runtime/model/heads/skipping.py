@@ -37,6 +37,7 @@ class SkippedLayers:
     taps: tuple[int, ...] = ()
     deepest = DEEPEST
     pool = None
+    chain = None
 
     def __init__(self, decoder: Decoder, page_size: int) -> None:
         self._decoder, self._page_size = decoder, page_size
@@ -48,6 +49,7 @@ class SkippedLayers:
         return self._level(roots, [text.slots[r] for r in text.guessing], list(range(len(roots))))
 
     def expand(self, text: Text, frontier: Frontier) -> Level:
+        self._expansion.add(frontier)
         work = self._expansion.work(frontier)
         return self._level(work.rows, [text.slots[text.guessing[owner]] for owner in work.owners], work.wanted)
 
