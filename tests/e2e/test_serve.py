@@ -206,7 +206,16 @@ def test_usage_can_be_asked_by_adapter_key_and_hour(server: Server):
     assert total("hour")
 
 
-def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind():
+def wait_for_kv(folder: Path) -> None:
+    """Until something of the session is on disk: the engine writes it behind its steps."""
+    deadline = time.monotonic() + 60
+    while not sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()):
+        assert time.monotonic() < deadline, "nothing was written to disk"
+        time.sleep(0.1)
+
+
+def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TENANTRY_DISK_CACHE_BYTES", str(1 << 28))
     with tempfile.TemporaryDirectory(prefix="tny-") as folder:
         first = start(Path(folder) / "data")
         described = first.demo
@@ -214,7 +223,8 @@ def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind():
         client = openai.OpenAI(base_url=f"{described['base_url']}/v1", api_key=tenant["api_key"])
         client.completions.create(model=tenant["adapters"][0], prompt="The lamp", max_tokens=4)
         ask = {"model": tenant["adapters"][0], "max_output_tokens": 4}
-        turn = client.responses.create(**ask, input="The lamp")
+        turn = client.responses.create(**ask, input="The lamp is blue. " * 24)
+        wait_for_kv(Path(folder) / "data" / "kv")
         assert interrupt(first) == []
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{described['base_url']}/live")
@@ -225,7 +235,9 @@ def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind():
         client = openai.OpenAI(base_url=f"{again['base_url']}/v1", api_key=tenant["api_key"])
         client.completions.create(model=tenant["adapters"][0], prompt="The lamp", max_tokens=4)
         assert client.responses.retrieve(turn.id) == turn
-        assert client.responses.create(**ask, input="And?", previous_response_id=turn.id).usage.input_tokens > 8
+        on = client.responses.create(**ask, input="And?", previous_response_id=turn.id)
+        assert on.usage.input_tokens > turn.usage.total_tokens
+        assert on.usage.input_tokens_details.x_cached_disk_tokens > 0, "KV of a session outlives the engine"
         rows = json.loads(second.cli("usage", "--api-key", tenant["api_key"], "--json"))["data"]
         assert sum(r["requests"] for r in rows) >= 1
         assert interrupt(second) == []
