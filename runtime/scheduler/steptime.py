@@ -81,8 +81,8 @@ class StepTimeModel:
     tokens at `pairs` of them, summed over tokens. And guessing for the next one: `levels` one after the other, of
     `guesses` in all, and `followed` tokens of prompts that whoever guesses computes as well.
 
-    error: how far expectations were off, relative to what was measured then, over about the last LATELY steps, each counted
-    as 1 at most.
+    error: how far expectations were off, relative to what was measured then, over about the last LATELY steps, each
+    counted as 1 at most.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,6 @@ from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.scheduler import scheduler as scheduler_module
 from tenantry.runtime.scheduler.batch import Batch
-from tenantry.runtime.scheduler.fairness import Flow
 from tenantry.runtime.scheduler.finish import Ending, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -52,8 +51,8 @@ def weights_of_a_namespace_not_compared(patch):
     adapter_dropped_from_the_key(patch)
     original = RadixTree.plant
 
-    def plant(self, namespace, weights):
-        root = original(self, namespace, weights)
+    def plant(self, namespace, weights, *rest):
+        root = original(self, namespace, weights, *rest)
         root.weights = AnyWeights()
         return root
 
@@ -73,10 +72,11 @@ def inserted_before_commit(patch):
     original = Batch.add
 
     def add(self, sequence, *rest):
-        original(self, sequence, *rest)
+        count = original(self, sequence, *rest)
         if self.rows and self.rows[-1].sequence == sequence.id:
             row = self.rows[-1]
             KvCache.seal(CACHES[-1], sequence.lease, sequence.tokens, row.start + len(row.tokens))
+        return count
 
     remember = KvCache.__init__
 
@@ -180,7 +180,7 @@ def adapter_not_waited_for(patch):
 def match_includes_the_last_token(patch):
     """A full hit leaves nothing to compute, hence no logits."""
     original = KvCache.lease
-    patch.setattr(KvCache, "lease", lambda self, ns, tokens, weights: original(self, ns, [*tokens, 0], weights))
+    patch.setattr(KvCache, "lease", lambda self, ns, tokens, *rest: original(self, ns, [*tokens, 0], *rest))
 
 
 @defect
@@ -353,13 +353,6 @@ def token_comparison_by_a_short_hash(patch):
     """[30] Keys are hashes that collide, and tokens are not compared."""
     original = radix.encode
     patch.setattr(radix, "encode", lambda tokens: b"".join(original([t % 2]) for t in tokens))
-
-
-@defect
-def first_come_first_served(patch):
-    """[40] No turns: whoever floods the queue first is served first."""
-
-    patch.setattr(Flow, "order", property(lambda self: (0.0, 0)))
 
 
 @defect

@@ -29,9 +29,10 @@ def guesses_over_the_budget(patch):
     original = Batch.add
 
     def add(self, sequence, *rest):
-        original(self, sequence, *rest)
+        count = original(self, sequence, *rest)
         if self.rows and self.rows[-1].draft is not None:
             self.left += len(self.rows[-1].draft.tokens)
+        return count
 
     patch.setattr(Batch, "add", add)
     patch.setattr(Composer, "guess_budget", lambda self, decoding: 1 << 30)

@@ -4,7 +4,7 @@ import msgspec
 
 from tenantry.runtime.messages import Refused
 from tenantry.runtime.scheduler.composer import Composer
-from tenantry.runtime.scheduler.fairness import Ledger, Prices, Shares
+from tenantry.runtime.scheduler.fairness import Flow, Ledger, Prices, Shares
 from tenantry.runtime.scheduler.forecast import Forecast
 from tenantry.runtime.scheduler.pace import Pace
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -41,6 +41,12 @@ def answers_cost_nothing(patch):
 def questions_cost_nothing(patch):
     """Only answers are charged."""
     _prices(patch, prompt=0.0)
+
+
+@defect
+def first_come_first_served(patch):
+    """[40] No turns: whoever floods the queue first is served first."""
+    patch.setattr(Flow, "order", property(lambda self: (0.0, 0)))
 
 
 @defect
