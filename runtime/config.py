@@ -22,14 +22,19 @@ COMPUTE_TOKENS_S = 1e3
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """page_size: tokens per page. pages: how many pages the pool holds."""
+    """page_size: tokens per page. pages: how many pages the pool holds. tenant_min, tenant_max: cached pages of one
+    tenant that others' never push out, and beyond which its own go first; 0 for none."""
 
     page_size: int = 16
     pages: int = 2048
+    tenant_min: int = 0
+    tenant_max: int = 0
 
     def __post_init__(self) -> None:
         if self.page_size < 1 or self.pages < 1:
             raise InvalidRequest("cache", "page_size and pages must be positive")
+        if min(self.tenant_min, self.tenant_max) < 0 or 0 < self.tenant_max < self.tenant_min:
+            raise InvalidRequest("cache", "a tenant's ceiling is not below its floor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,6 +281,7 @@ def _engine(config: EngineConfig, journal: JournalWriter, memory: SharedMemory |
 
     runner = ModelRunner(config, lambda what, done, total: _report("progress", what=what, done=done, total=total))
     cache, residency = share(config, runner.block_bytes)
+    cache.share(config.cache.tenant_min, config.cache.tenant_max)
     if runner.tiers is not None and runner.tiers.host.slots:
         cache.below(runner.tiers.books())
         if runner.tiers.problem is not None:

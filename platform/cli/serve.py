@@ -79,6 +79,14 @@ def serve(
     disk_cache_dir: Annotated[
         Path | None, Parameter(help="Where; else TENANTRY_DISK_CACHE_DIR, else `kv` in the data directory.")
     ] = None,
+    tenant_kv_min: Annotated[
+        int | None,
+        Parameter(help="Cached pages of a tenant that others' never push out. Else TENANTRY_TENANT_KV_MIN, or none."),
+    ] = None,
+    tenant_kv_max: Annotated[
+        int | None,
+        Parameter(help="Cached pages beyond which a tenant's own go first. Else TENANTRY_TENANT_KV_MAX, or none."),
+    ] = None,
     kv_pages: Annotated[int, Parameter(help="Pages of 16 tokens that KV has (split) or is sure of.")] = 2048,
     adapter_gib: Annotated[float, Parameter(help="GiB that adapters have (split) or are sure of.")] = 1.0,
     max_running: Annotated[int, Parameter(help="Most sequences in one step.")] = 64,
@@ -146,6 +154,8 @@ def serve(
             host_cache_bytes=host_cache_bytes,
             disk_cache_bytes=disk_cache_bytes,
             disk_tenant_bytes=disk_tenant_bytes,
+            tenant_kv_min=tenant_kv_min,
+            tenant_kv_max=tenant_kv_max,
             disk_cache_dir=disk_cache_dir.absolute() if disk_cache_dir else None,
             engines=engines,
             roles=roles,
@@ -180,7 +190,7 @@ def serve(
             disk_cache_dir=chosen.kv_dir,
             adapter_bytes=int(adapter_gib * (1 << 30)),
             threads=threads or os.cpu_count() or 1,
-            cache=CacheConfig(pages=kv_pages),
+            cache=CacheConfig(pages=kv_pages, tenant_min=chosen.tenant_kv_min, tenant_max=chosen.tenant_kv_max),
             schedule=schedule,
             runner=runner,
             speculate=speculate,

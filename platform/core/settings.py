@@ -130,7 +130,8 @@ class Settings:
     session_retention: how long after its last turn a conversation or response is remembered. session_keep: how long
     the KV of a session is kept for its next turn, unless a request says otherwise.
     host_cache_bytes, disk_cache_bytes: KV that the engine keeps below its pages, at most disk_tenant_bytes of one
-    tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own.
+    tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own. tenant_kv_min, tenant_kv_max: cached
+    pages of one tenant, see runtime.config.CacheConfig.
     console_dir: the built console; None takes the checkout's. cookie_secure: on where browsers come over https.
     roles: one engine process for each word; engines: so many of "both" instead.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts; see `fleet`.
@@ -165,6 +166,8 @@ class Settings:
     disk_cache_bytes: int = _setting(0, _integer(0, 1 << 60))
     disk_tenant_bytes: int = _setting(0, _integer(0, 1 << 60))
     disk_cache_dir: Path | None = _setting(None, _path)
+    tenant_kv_min: int = _setting(0, _integer(0, 1 << 30))
+    tenant_kv_max: int = _setting(0, _integer(0, 1 << 30))
     log_level: str = _setting("info", _choice("debug", "info", "warning", "error"))
     log_format: Literal["json", "console"] = _setting("json", _choice("json", "console"))
     pool_size: int = _setting(16, _integer(2, 500))

@@ -15,6 +15,7 @@ from tenantry.runtime.cache.kept import Kept
 from tenantry.runtime.cache.names import Name, chain, tag_of
 from tenantry.runtime.cache.radix import TOKEN_BYTES, Node, RadixTree, encode
 from tenantry.runtime.cache.sessions import Sessions
+from tenantry.runtime.cache.shares import Shares
 from tenantry.runtime.cache.tiers import Fetching, Tiers
 from tenantry.runtime.config import CacheConfig
 from tenantry.runtime.errors import InvalidNamespace
@@ -104,6 +105,11 @@ class KvCache:
         """What the device lets go of is kept there."""
         self.tiers = self.sessions.tiers = tiers
         self.tree.leaving = self._leaving
+
+    def share(self, least: int, most: int) -> None:
+        """Floor and ceiling of a tenant's pages in the tree; 0 for none."""
+        if least or most:
+            self.tree.shares = Shares(self.arena.blocks, least, most)
 
     @property
     def shared(self) -> bool:

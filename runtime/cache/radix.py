@@ -8,7 +8,8 @@ namespaces are disjoint by construction (shape: TGI's radix.rs; keys: SGLang's R
 A node's `ref` counts the leases that end at it plus its children that are referenced: locking stops at the first
 ancestor that is locked already, and the number of evictable pages is known without a walk.
 Leaves go least recently used first; a root whose adapter has left the device is cold, and its leaves age faster.
-What a session holds goes when nothing else is left, and what it has pinned last of all: nothing is beyond eviction.
+Before them goes what a tenant has beyond its ceiling; after them its floor (shares.py), then what a session holds,
+and what it has pinned last of all: nothing is beyond eviction.
 """
 
 from array import array
@@ -18,6 +19,7 @@ from heapq import heapify, heappop, heappush
 from struct import Struct
 
 from tenantry.runtime.cache.names import Name, name_of
+from tenantry.runtime.cache.shares import Shares
 
 TOKEN_BYTES = array("I").itemsize
 _USES = 20  # bits of a tick that count uses within a step
@@ -103,7 +105,7 @@ class Match:
 
 
 _Entry = tuple[int, int, Node]  # tick, serial
-_WARM, _COLD_HEAP, _HELD, _PINNED = range(4)
+_OVER, _WARM, _COLD_HEAP, _GUARDED, _HELD, _PINNED = range(6)  # in the order in which they go
 
 
 class RadixTree:
@@ -119,8 +121,10 @@ class RadixTree:
         self._roots: dict[bytes, Root] = {}
         self._dropped: set[Root] = set()  # no longer found, still pinned by leases
         self._pages: dict[int, Node] = {}
-        # Evictable leaves by last use: of warm and of cold roots, held and pinned ones; outdated entries are skipped.
-        self._heaps: tuple[list[_Entry], ...] = ([], [], [], [])
+        # Evictable leaves by last use, a heap for each kind; outdated entries are skipped.
+        self._heaps: tuple[list[_Entry], ...] = ([], [], [], [], [], [])
+        self.shares: Shares | None = None
+        self._guarded: dict[str, list[Node]] = {}  # leaves in that heap, by tenant, and some that have left it
         self._ends: list[tuple[float, int, Node]] = []  # when holds may be over
         self._clock = 0.0
         self._serial = 0
@@ -209,6 +213,8 @@ class RadixTree:
         if child is None:
             child = Node(node.root, node, key, page)
             node.children[key] = self._pages[page] = child
+            if self.shares is not None and self.shares.grew(node.root.tenant):
+                self._unguard(node.root.tenant)
         child.ref += 1
         if child.ref == 1:  # the parent loses a lease and gains a referenced child
             self.pinned += 1
@@ -230,7 +236,7 @@ class RadixTree:
         heap = self._next()
         if heap is None:
             return None
-        return self._stale(heap) if heap < _HELD else 1
+        return self._stale(heap) if heap < _GUARDED else 1
 
     def evict(self, count: int) -> int:
         """Free up to `count` unpinned leaves, the stalest first, parents after children. Returns how many."""
@@ -350,25 +356,41 @@ class RadixTree:
         """Among the evictable leaves, by its last use; an older entry of it is outdated."""
         self._serial += 1
         node.serial = self._serial
-        heap = self._heaps[self._kind(node)]
+        kind = self._kind(node)
+        if kind == _GUARDED:
+            self._guarded.setdefault(node.root.tenant, []).append(node)
+        heap = self._heaps[kind]
         heappush(heap, (node.tick, self._serial, node))
         if len(heap) > 2 * self.evictable + 64:
             heap[:] = [entry for entry in heap if entry[1] == entry[2].serial and _evictable(entry[2])]
             heapify(heap)
 
+    def _unguard(self, tenant: str) -> None:
+        """It has more than its floor: of all its leaves the stalest may go."""
+        for node in self._guarded.pop(tenant, ()):
+            if _evictable(node):
+                self._queue(node)
+
     def _kind(self, node: Node) -> int:
-        if node.until > self._clock:
+        if node.until > self._clock and (self.shares is None or not self.shares.over(node.root.tenant)):
             return _PINNED if node.pinned > self._clock else _HELD
+        if self.shares is not None:
+            if self.shares.over(node.root.tenant):
+                return _OVER
+            if self.shares.guarded(node.root.tenant):
+                return _GUARDED
         return _COLD_HEAP if node.root.cold else _WARM
 
     def _next(self) -> int | None:
         """The heap whose first leaf goes next."""
-        for kind in (_PINNED, _HELD):  # in this order: what is held no longer turns up among the others
+        for kind in (_PINNED, _HELD, _GUARDED):  # in this order: what is none of these any more turns up among others
             self._stale(kind)
+        if self._stale(_OVER) is not None:
+            return _OVER
         cold, warm = self._stale(_COLD_HEAP), self._stale(_WARM)  # and a cold leaf may turn out to be warm again
         if warm is not None or cold is not None:
             return _COLD_HEAP if warm is None or (cold is not None and cold >= warm) else _WARM
-        return next((kind for kind in (_HELD, _PINNED) if self._heaps[kind]), None)
+        return next((kind for kind in (_GUARDED, _HELD, _PINNED) if self._heaps[kind]), None)
 
     def _stale(self, kind: int) -> int | None:
         """The staleness of one heap's first leaf."""
@@ -377,7 +399,7 @@ class RadixTree:
             tick, serial, node = heap[0]
             current = serial == node.serial and _evictable(node)
             if current and self._kind(node) == kind:
-                return ((self._tick >> _USES) - (tick >> _USES) + 1) * (_COLD if kind == _COLD_HEAP else 1)
+                return ((self._tick >> _USES) - (tick >> _USES) + 1) * (_COLD if kind in (_OVER, _COLD_HEAP) else 1)
             heappop(heap)
             if current:
                 self._queue(node)  # its weights are back, or nobody holds it any more
@@ -403,6 +425,8 @@ class RadixTree:
         assert node.parent is not None
         del node.parent.children[node.key]
         del self._pages[node.page]
+        if self.shares is not None:
+            self.shares.shrank(node.root.tenant)
         self._free(node.page)
 
     def __iter__(self) -> Iterator[Node]:

@@ -89,6 +89,16 @@ def test_tiers_below_the_device_come_from_options_then_the_environment(monkeypat
         started(monkeypatch, tmp_path)
 
 
+def test_floors_and_ceilings_of_tenants_reach_the_engine(monkeypatch, tmp_path):
+    cache = started(monkeypatch, tmp_path).cache
+    assert (cache.tenant_min, cache.tenant_max) == (0, 0)
+    monkeypatch.setenv("TENANTRY_TENANT_KV_MIN", "5")
+    cache = started(monkeypatch, tmp_path, tenant_kv_max=50).cache
+    assert (cache.tenant_min, cache.tenant_max) == (5, 50)
+    with pytest.raises(SystemExit):
+        started(monkeypatch, tmp_path, tenant_kv_max=4)
+
+
 def test_memory_is_one_unless_asked_otherwise(monkeypatch, tmp_path):
     engine = started(monkeypatch, tmp_path)
     assert (engine.memory, engine.memory_bytes) == ("unified", 0)

@@ -33,6 +33,8 @@ class Below:
     gone: float = 0.0
     refused: float = 0.0
     restart: float = 0.0
+    least: int = 0
+    most: int = 0
 
     @classmethod
     def swarm(cls, seed: int) -> "Below":
@@ -51,6 +53,8 @@ class Below:
             gone=some(0.1, 0.5),
             refused=some(0.02, 0.2),
             restart=some(1.0),
+            least=rng.choice((0, 0, 2)),
+            most=rng.choice((0, 0, 6)),
         )
 
 
@@ -175,6 +179,7 @@ class TieredSimulator(Simulator):
         if below.disk:
             self.tiers.adopt(sorted(self.disk.files, key=repr))
         self.scheduler.cache.below(self.tiers)
+        self.scheduler.cache.share(below.least, below.most)
 
     def check(self) -> None:
         super().check()
