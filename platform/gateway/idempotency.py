@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Send
 
-from tenantry.platform.core.database import Database
+from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import Conflict, InvalidInput, Unavailable
 from tenantry.platform.core.policy import Access
 from tenantry.platform.gateway.guard import policy_of
@@ -84,6 +84,11 @@ class IdempotencyStore:
             await connection.execute(
                 "DELETE FROM idempotency WHERE tenant_id = $1 AND key = $2 AND state = 'running'", tenant_id, key
             )
+
+
+async def delete_expired(connection: Connection) -> None:
+    """Answers whose time is up, of every tenant: they may hold what a client said. As the operator."""
+    await connection.execute("DELETE FROM idempotency WHERE expires_at <= now()")
 
 
 def idempotent(store: IdempotencyStore) -> Callable[[ASGIApp], ASGIApp]:

@@ -1,4 +1,5 @@
-"""Retention: sessions whose time is up lose their content, in the background; what they cost stays in the books.
+"""Retention: sessions whose time is up lose their content, in the background, and so do answers that were kept for
+retries; what they cost stays in the books.
 
 Owns the loop. An expired session is not there for anybody from that moment on, whether it was swept or not.
 """
@@ -12,6 +13,7 @@ import structlog
 
 from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import DatabaseUnavailable
+from tenantry.platform.gateway import idempotency
 from tenantry.platform.sessions.kv import SessionKv
 from tenantry.platform.sessions.repository import delete_expired
 
@@ -48,6 +50,8 @@ class Sweeper:
             swept += batch
             if len(batch) < BATCH:
                 break
+        async with self._database.operator() as connection:
+            await idempotency.delete_expired(connection)
         if swept:
             log.info("swept expired sessions", count=len(swept))
         return swept

@@ -78,6 +78,20 @@ async def test_the_sweep_takes_what_expired_and_nothing_else(database):
         assert await connection.fetchval("SELECT count(*) FROM session_item") == 1
 
 
+async def test_the_sweep_takes_answers_kept_for_retries_once_their_day_is_over(database):
+    mine, _ = await tenants(database)
+    async with database.tenant(mine) as connection:
+        for name, age in (("old", "-1 second"), ("new", "1 hour")):
+            await connection.execute(
+                """INSERT INTO idempotency (tenant_id, key, request_hash, body, expires_at)
+                VALUES ($1, $2, $3, $4, now() + $5::text::interval)""",
+                mine, name, b"h" * 32, CANARY.encode(), age,
+            )  # fmt: skip
+    await Sweeper(database, SessionKv(ScriptedEngine(None))).sweep()
+    async with database.operator() as connection:
+        assert [row["key"] for row in await connection.fetch("SELECT key FROM idempotency")] == ["new"]
+
+
 async def everywhere(connection):
     """Names of all tables with a row that holds the canary anywhere."""
     names = await connection.fetch(
