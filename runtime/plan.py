@@ -87,7 +87,8 @@ class Load(msgspec.Struct, frozen=True):
 
 class DiskPage(msgspec.Struct, frozen=True):
     """A page on its way between a host slot and disk. op: names the transfer, for its end. tenant: whose page it is,
-    opaque. key: the page's name, made of the name before it (parent) and its tokens (cache/names.py)."""
+    opaque. key: the page's name, made of the name before it (parent) and its tokens (cache/names.py). session: the
+    tag of the session that first kept it, or empty."""
 
     op: int
     slot: int
@@ -97,6 +98,7 @@ class DiskPage(msgspec.Struct, frozen=True):
     key: bytes
     parent: bytes
     tokens: bytes
+    session: str = ""
 
 
 class Erase(msgspec.Struct, frozen=True):
@@ -106,6 +108,7 @@ class Erase(msgspec.Struct, frozen=True):
     namespace: bytes
     weights: bytes | None
     key: bytes | None
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)

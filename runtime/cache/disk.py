@@ -4,7 +4,7 @@ Owns the folder, the files' format and the threads. A file is read into a slot, 
 byte, what was asked for: format, namespace, weights, parent, tokens, length, and a checksum over all of it. It must
 not know who wants a page or why, nor tensors.
 
-    folder/<format>/<owner>/<tenant>-<weights>-<namespace>/<key>.kv = prefix | page | blake2b-128 of both
+    folder/<format>/<owner>/<tenant>-<weights>-<namespace>/<key>[.<session>].kv = prefix | page | blake2b-128
 
 format: a digest of everything that a page's bytes depend on: pages of another model or layout are in another folder.
 owner: engines on one machine have a folder each, held by a lock. Files are not synced: a torn one is a miss.
@@ -30,7 +30,7 @@ CHECKSUM_BYTES: Final = 16
 OWNERS: Final = 64
 BASE: Final = "base"
 _FOLDER: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{64}|base)-([0-9a-f]{64})")
-_FILE: Final = re.compile(r"([0-9a-f]{64})\.kv")
+_FILE: Final = re.compile(r"([0-9a-f]{64})(?:\.([0-9a-f]{16}))?\.kv")
 _FORMAT: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -60,9 +60,9 @@ class DiskPages:
         self._stored: deque[tuple[int, CopyEnd]] = deque()
         self._fetch_s = 0.0
 
-    def found(self) -> Iterator[tuple[str, bytes, bytes | None, bytes]]:
-        """(tenant, namespace, weights, key) of what is here, used longest ago first; what cannot be a page is
-        removed. To be asked before the first copy."""
+    def found(self) -> Iterator[tuple[str, bytes, bytes | None, bytes, str]]:
+        """(tenant, namespace, weights, key, session) of what is here, used longest ago first; what cannot be a page
+        is removed. To be asked before the first copy."""
         pages = []
         for folder in os.scandir(self.root):
             match = _FOLDER.fullmatch(folder.name)
@@ -76,7 +76,7 @@ class DiskPages:
                     pages.append((stat.st_mtime_ns, file.name, match, named))
         for _, _, match, named in sorted(pages, key=lambda page: page[:2]):
             weights = None if match[2] == BASE else bytes.fromhex(match[2])
-            yield match[1], bytes.fromhex(match[3]), weights, bytes.fromhex(named[1])
+            yield match[1], bytes.fromhex(match[3]), weights, bytes.fromhex(named[1]), named[2] or ""
 
     def start(self, copies: Copies) -> None:
         """Begin transfers, off the caller's path. A slot is theirs until settle() has told their end."""
@@ -102,7 +102,9 @@ class DiskPages:
         """Where a page is or would be; the folder of its namespace for an Erase of all of it."""
         weights = BASE if page.weights is None else page.weights.hex()
         folder = self.root / f"{page.tenant}-{weights}-{page.namespace.hex()}"
-        return folder if page.key is None else folder / f"{page.key.hex()}.kv"
+        if page.key is None:
+            return folder
+        return folder / f"{page.key.hex()}{'.' + page.session if page.session else ''}.kv"
 
     # On the threads
 

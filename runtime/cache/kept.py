@@ -30,15 +30,17 @@ class Kept:
     or -1. reading, writing: its transfer between disk and slot is under way. disk: disk has it. fresh: it came from
     disk and nobody has used it since. until: when the last session that keeps it lets go, which is looked after while
     ending. pins: who needs its slot.
-    dead: it is in no book any more, and its slot goes with the last pin."""
+    dead: it is in no book any more, and its slot goes with the last pin. session: tag of who kept it first; it is
+    part of the file's name, for an engine that starts later."""
 
     __slots__ = (
-        "dead", "disk", "ending", "fresh", "key", "name", "pins", "place", "queued", "reading", "serial", "slot",
-        "tick", "until", "writing",
+        "dead", "disk", "ending", "fresh", "key", "name", "pins", "place", "queued", "reading", "serial",
+        "session", "slot", "tick", "until", "writing",
     )  # fmt: skip
 
-    def __init__(self, place: Place, key: bytes, name: Name | None) -> None:
+    def __init__(self, place: Place, key: bytes, name: Name | None, session: str = "") -> None:
         self.place = place
+        self.session = session
         self.key = key
         self.name = name
         self.slot = -1

@@ -298,7 +298,8 @@ class KvCache:
         assert self.tiers is not None
         root = node.root
         owner = root.namespace, root.weights, root.tenant
-        if self.tiers.save(self.arena.where(node.page), node.name, owner, node.keep) and node.until:
+        saved = self.tiers.save(self.arena.where(node.page), node.name, owner, node.keep, node.session)
+        if saved and node.until:
             self.tiers.hold(node.name.key, node.until)
 
     def _value(self, node: Node, fresh: int) -> None:

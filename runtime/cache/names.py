@@ -26,9 +26,10 @@ def name_of(parent: bytes, tokens: bytes) -> bytes:
     return blake2b(parent + tokens, digest_size=KEY_BYTES, person=_PERSON).digest()
 
 
-def tag_of(tenant: str) -> str:
-    """16 hex digits that stand for a tenant, or whoever else has a share of its own: fit for a folder's name."""
-    return blake2b(tenant.encode(), digest_size=8, person=_PERSON).hexdigest()
+def tag_of(who: str | bytes) -> str:
+    """16 hex digits that stand for a tenant or a session: fit for a file's name."""
+    named = who.encode() if isinstance(who, str) else who
+    return blake2b(named, digest_size=8, person=_PERSON).hexdigest()
 
 
 def chain(namespace: bytes, tokens: bytes, width: int) -> Iterator[Name]:

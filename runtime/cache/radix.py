@@ -36,7 +36,7 @@ class Node:
 
     __slots__ = (
         "_name", "children", "doomed", "ending", "keep", "key", "page", "parent", "pinned", "ref", "root", "serial",
-        "tick", "until",
+        "session", "tick", "until",
     )  # fmt: skip
 
     def __init__(self, root: "Root", parent: "Node | None", key: bytes, page: int) -> None:
@@ -51,6 +51,7 @@ class Node:
         self.keep = False  # it was used again, or by a session: lower tiers are to have it
         self.until = 0.0  # a session holds it so long
         self.pinned = 0.0  # and has it pinned
+        self.session = ""  # the tag of the first that did
         self.ending = False  # and somebody looks when that is over
         self.doomed = False  # it is to go as soon as nobody uses it
         self._name: bytes | None = None
@@ -250,11 +251,12 @@ class RadixTree:
             self._remove(node)
         return count
 
-    def hold(self, node: Node, until: float, pinned: float) -> None:
+    def hold(self, node: Node, until: float, pinned: float, session: str = "") -> None:
         """A session's path ends here: it is to stay until then, and so long before all that is not pinned."""
         at: Node | None = node
         while at is not None and at.parent is not None:
             at.until, at.pinned, at.doomed = max(at.until, until), max(at.pinned, pinned), False
+            at.session = at.session or session
             self._look_after(at)
             at = at.parent
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
+from tenantry.runtime.cache.names import tag_of
 from tenantry.runtime.cache.radix import Node, RadixTree
 from tenantry.runtime.cache.tiers import Tiers
 
@@ -76,9 +77,11 @@ class Sessions:
 
     def drop(self, key: bytes) -> None:
         """Its KV goes from every tier, as far as no other session's last turn has it; what a running request uses
-        goes with that."""
+        goes with that. A session that only an earlier engine knew: what it was the first to keep."""
         session = self._sessions.get(key)
         if session is None:
+            if self.tiers is not None:
+                self.tiers.forget_session(tag_of(key))
             return
         self._forget(key)
         names = session.past | set(session.names)
@@ -104,7 +107,7 @@ class Sessions:
             heapify(self._ends)
         nodes = self._tree.find(session.namespace, session.path)
         if nodes:
-            self._tree.hold(nodes[-1], session.until, session.pinned)
+            self._tree.hold(nodes[-1], session.until, session.pinned, tag_of(key))
         if self.tiers is not None:
             for name in reversed(session.names):
                 self.tiers.hold(name, session.until)

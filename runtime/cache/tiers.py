@@ -67,12 +67,14 @@ class Tiers:
 
     # Down
 
-    def save(self, page: int, name: Name, owner: tuple[bytes, bytes | None, str], keep: bool) -> bool:
+    def save(
+        self, page: int, name: Name, owner: tuple[bytes, bytes | None, str], keep: bool, session: str = ""
+    ) -> bool:
         """Take in what a page of the device holds now; keep: on disk as well. owner: namespace, weights and tenant.
-        False: there is no room."""
+        session: whose it is, as a tag. False: there is no room."""
         kept = self._kept.get(name.key)
         if kept is None:
-            kept = self._know(*owner, name.key, name)
+            kept = self._know(*owner, name.key, name, session)
         kept.name = name
         if kept.slot < 0:
             if not self._slots.give(kept):
@@ -256,11 +258,16 @@ class Tiers:
             if kept is not None:
                 self._lose(kept, erase=True)
 
-    def adopt(self, found: Iterable[tuple[str, bytes, bytes | None, bytes]]) -> None:
-        """Pages that disk had before this engine began: (tenant, namespace, weights, key). Believed when read."""
-        for tenant, namespace, weights, key in found:
+    def forget_session(self, session: str) -> None:
+        """Forget the pages that this session was the first to keep, for who knows of it no more than its tag."""
+        self.forget([kept.key for kept in self._kept.values() if kept.session == session])
+
+    def adopt(self, found: Iterable[tuple[str, bytes, bytes | None, bytes, str]]) -> None:
+        """Pages that disk had before this engine began: (tenant, namespace, weights, key, session). Believed when
+        read."""
+        for tenant, namespace, weights, key, session in found:
             if key not in self._kept and (namespace not in self._places or self.knows(namespace, weights)):
-                kept = self._know(namespace, weights, tenant, key, None)
+                kept = self._know(namespace, weights, tenant, key, None, session)
                 self._make_room(tenant)
                 self._disk.add(kept)
 
@@ -292,11 +299,13 @@ class Tiers:
 
     # Within
 
-    def _know(self, namespace: bytes, weights: bytes | None, tenant: str, key: bytes, name: Name | None) -> Kept:
+    def _know(
+        self, namespace: bytes, weights: bytes | None, tenant: str, key: bytes, name: Name | None, session: str
+    ) -> Kept:
         place = self._places.get(namespace)
         if place is None:
             place = self._places[namespace] = Place(namespace, weights, tenant)
-        kept = self._kept[key] = place.kept[key] = Kept(place, key, name)
+        kept = self._kept[key] = place.kept[key] = Kept(place, key, name, session)
         return kept
 
     def _touch(self, kept: Kept) -> None:
@@ -320,7 +329,7 @@ class Tiers:
         if kept.dead:
             return
         if erase and (kept.disk or kept.writing):
-            self._erases.append(Erase(kept.place.tenant, kept.place.namespace, kept.place.weights, kept.key))
+            self._erases.append(_erase(kept))
         if kept.disk:
             self._disk.remove(kept)
         self._bury(kept)
@@ -350,7 +359,7 @@ class Tiers:
         """On disk, for one page more."""
         for kept in self._disk.crowding(tenant):
             self._disk.evictions += 1
-            self._erases.append(Erase(kept.place.tenant, kept.place.namespace, kept.place.weights, kept.key))
+            self._erases.append(_erase(kept))
             self._disk.remove(kept)
             if kept.slot < 0:
                 self._bury(kept)
@@ -374,6 +383,10 @@ class Tiers:
         self._ops[self._made] = kept
         place, name = kept.place, kept.name
         assert name is not None, "a transfer of a page without a name"
-        return DiskPage(
-            self._made, kept.slot, place.tenant, place.namespace, place.weights, name.key, name.parent, name.tokens
-        )
+        owner = place.tenant, place.namespace, place.weights
+        return DiskPage(self._made, kept.slot, *owner, name.key, name.parent, name.tokens, kept.session)
+
+
+def _erase(kept: Kept) -> Erase:
+    place = kept.place
+    return Erase(place.tenant, place.namespace, place.weights, kept.key, kept.session)

@@ -189,7 +189,7 @@ def test_a_new_life_finds_what_was_used_last_at_the_end(tmp_path):
     second = Bench(tmp_path / "kv")
     found = list(second.disk.found())
     keys = [second.page(n).key for n in range(5)]
-    assert [keys.index(key) for *_, key in found] == [1, 2, 3, 4, 0]
+    assert [keys.index(key) for *_, key, _ in found] == [1, 2, 3, 4, 0]
     assert found[-1][:3] == (tag_of("acme"), NAMESPACE, None)
     assert found[0][2] == b"w" * 32
     assert len(list(folder.iterdir())) == 3, "what is no page was left"
@@ -254,7 +254,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_whole_pages_or_none(tmp_path):
         writer.kill()
         writer.wait()
         bench = Bench(tmp_path / "kv")
-        found = {key for *_, key in bench.disk.found()}
+        found = {key for *_, key, _ in bench.disk.found()}
         for n in range(50):
             page = bench.page(n, slot=2)
             assert bench.fetch(page) == ("done" if page.key in found else "missing")

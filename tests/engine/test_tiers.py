@@ -68,6 +68,19 @@ async def test_a_killed_engine_s_sessions_come_back_from_disk_and_go_when_delete
     assert (tokens, usage.cached) == (expected, 0)
 
 
+async def test_a_session_deleted_before_its_next_turn_leaves_nothing_an_earlier_engine_wrote(worker: WorkerProcess):
+    await worker.start()
+    await ask(worker, "first", session=SESSION, keep_s=3600.0)
+    await until(worker, lambda: len(files(worker)) == 6)
+    worker.process.kill()
+    await worker.wait()
+    await worker.start()
+    worker.client.drop_session(b"another")
+    worker.client.drop_session(SESSION)
+    await until(worker, lambda: not files(worker))
+    assert (await ask(worker, "again"))[1].cached == 0
+
+
 async def test_a_tenant_s_pages_go_when_it_is_deleted(worker: WorkerProcess):
     await worker.start()
     for name in ("first", "second"):

@@ -66,7 +66,7 @@ class Disk:
 
     @staticmethod
     def place(page) -> tuple:
-        return page.tenant, page.namespace, page.weights, page.key
+        return page.tenant, page.namespace, page.weights, page.key, page.session
 
 
 class LowerMemory(DeviceMemory):
