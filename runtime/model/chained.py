@@ -1,12 +1,13 @@
 """Guesses in one call, where the device can and what is asked is plain enough.
 
 Owns the translation between rows that are guessed for and a chain's arrays. What needs a text's history, a filter or
-a distribution of its own is not plain, and neither is a row that is far behind: those go level by level.
+a distribution of its own is not plain, and goes level by level.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from tenantry.kernels.sampling.noise import key
 from tenantry.runtime.model.sampler import spec_of
 from tenantry.runtime.plan import Draw, Row
 
-MOST_GIVEN = 9  # tokens of a text that are computed one after the other
+MOST_GIVEN = 6  # tokens of a text that are computed one after the other; of more all but the last are together
 NO_FEATURES = np.zeros((0, 0, 0), np.float32)
 
 
@@ -38,12 +39,19 @@ class Walked(NamedTuple):
         return list(zip(self.likely[at].tolist(), self.chances[at].tolist(), strict=True))
 
 
-def plain(rows: Sequence[Row], draws: Sequence[Draw], ranked: Sequence[bool]) -> bool:
-    """Whether walk() takes these. rows: what is to compute before the draw. ranked: whether other tokens than the
-    drawn one are asked for, which noise ranks otherwise."""
-    if any(len(row.tokens) > MOST_GIVEN for row in rows):
-        return False
+def plain(draws: Sequence[Draw], ranked: Sequence[bool]) -> bool:
+    """Whether walk() takes these. ranked: whether other tokens than the drawn one are asked for, which noise ranks
+    otherwise."""
     return all(_plain(draw, rank) for draw, rank in zip(draws, ranked, strict=True))
+
+
+def far_behind(row: Row) -> tuple[Row, Row] | None:
+    """All but the last of a row's tokens, to be computed first, and the last; None for a row that has only few."""
+    before = len(row.tokens) - 1
+    if before < MOST_GIVEN:
+        return None
+    first = msgspec.structs.replace(row, tokens=row.tokens[:-1], draw=None)
+    return first, msgspec.structs.replace(row, tokens=row.tokens[-1:], start=row.start + before)
 
 
 def walk(

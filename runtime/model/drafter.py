@@ -24,7 +24,7 @@ from tenantry.kernels.ops import Ops
 from tenantry.runtime.cache.pool import KvPool
 from tenantry.runtime.model.batch import Batch
 from tenantry.runtime.model.candidates import candidates, drawn
-from tenantry.runtime.model.chained import plain, walk
+from tenantry.runtime.model.chained import far_behind, plain, walk
 from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.decoder import Decoder, lora_sites
 from tenantry.runtime.model.errors import ModelUnsupported
@@ -107,7 +107,7 @@ class Drafter:
             Spine(draw, rows[i].ahead, rows[i].nodes, self._stochastic) for i, draw in zip(alive, draws, strict=True)
         ]
         ranked = [spine.branches or spine.stochastic for spine in spines]
-        if self._chain is not None and plain(caught_up, draws, ranked):
+        if self._chain is not None and plain(draws, ranked):
             self._at_once(self._chain, caught_up, spines)
         else:
             self._level_by_level(caught_up, spines)
@@ -123,6 +123,10 @@ class Drafter:
     def _at_once(self, chain: Chain, behind: Sequence[Row], spines: Sequence[Spine]) -> None:
         for row, spine in zip(behind, spines, strict=True):
             self._overwrite(row.pages, row.start, row.start + len(row.tokens) + spine.levels - 1)
+        parts = [far_behind(row) for row in behind]
+        if any(parts):
+            self._forward([part[0] for part in parts if part is not None])
+            behind = [row if part is None else part[1] for row, part in zip(behind, parts, strict=True)]
         draws, levels = [spine.draw for spine in spines], [spine.levels for spine in spines]
         width = WIDTH if any(spine.branches for spine in spines) else 0
         walked = walk(chain, behind, draws, levels, width, self._lora(behind, [1] * len(behind)))

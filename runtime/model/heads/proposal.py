@@ -16,7 +16,7 @@ from torch import Tensor
 from tenantry.kernels.chain.contract import Chain
 from tenantry.runtime.model.batch import row_lengths
 from tenantry.runtime.model.candidates import candidates
-from tenantry.runtime.model.chained import plain, walk
+from tenantry.runtime.model.chained import far_behind, plain, walk
 from tenantry.runtime.model.heads.head import Frontier, Head, Level, Text
 from tenantry.runtime.model.heads.waiting import Piece, Waiting
 from tenantry.runtime.model.proposer import Proposal
@@ -77,9 +77,14 @@ class HeadProposer:
             asked = [following[at] for _, at in asking]
             draws = [tree.draw for tree in trees]
             chain = self.head.chain
-            if trees and chain is not None and plain([row for row, _ in asked], draws, [True] * len(draws)):
+            if trees and chain is not None and plain(draws, [True] * len(draws)):
                 places = {at for _, at in asking}
                 rest = [one for at, one in enumerate(following) if at not in places]
+                for n, (row, features) in enumerate(asked):
+                    parts = far_behind(row)
+                    if parts is not None:
+                        rest.append((parts[0], features[:-1]))
+                        asked[n] = parts[1], features[-1:]
                 if rest:
                     self._guess(self._text(rest, []), [])
                 self._walk(chain, asked, trees)
