@@ -5,6 +5,7 @@ beside it. Ratios are what to read: absolute speeds belong to the machine.
 """
 
 import argparse
+import asyncio
 import json
 import statistics
 import subprocess
@@ -26,7 +27,7 @@ from benchmarks.workload import DESCRIPTIONS, build
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "examples" / "demo"
-PARTS = "scheduler,gateway,demo,base,forward,memory,fairness,sessions,kernels,speculation"
+PARTS = "scheduler,gateway,demo,base,forward,memory,fairness,roles,sessions,kernels,speculation"
 WORKLOADS = "W2,W1,WC,W5,W3,W4"
 
 # Workload and variants that meet each peer.
@@ -213,6 +214,10 @@ def measure(a: argparse.Namespace, report: Report) -> None:
         from benchmarks import fairness
 
         fairness.measure(report, quick=a.quick)
+    if "roles" in a.only:
+        from benchmarks import roles
+
+        asyncio.run(roles.measure(report, quick=a.quick))
     if "sessions" in a.only:
         from benchmarks import sessions
 

@@ -281,6 +281,7 @@ async def test_twenty_kills_leave_a_ledger_equal_to_the_oracle():
     await campaign(kills=20, seed=20261121)
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(400)
 async def test_kills_among_roles_leave_a_ledger_equal_to_the_oracle():
     """Prompts that one engine computes and another decodes, and whoever dies in between."""
