@@ -20,8 +20,10 @@ class Relay:
 
     def __init__(self, submit: Submit, computing: EngineClient, decoding: EngineClient) -> None:
         self._request_id = submit.request_id
+        # A name of its own: if the decoding engine is lost, this one may get the whole request beside its prompt.
+        self._job = f"{submit.request_id}:{submit.attempt}:prompt"
         self._computing, self._decoding = computing, decoding
-        self._generation = computing.generate(msgspec.structs.replace(submit, hand_off=True))
+        self._generation = computing.generate(msgspec.structs.replace(submit, request_id=self._job, hand_off=True))
         self._ended = False
         self._task = asyncio.create_task(self._carry())
 
@@ -33,7 +35,7 @@ class Relay:
         self._task.cancel()
         self._generation.abort()
         with suppress(EngineUnavailable):
-            self._computing.release(self._request_id)
+            self._computing.release(self._job)
 
     async def _carry(self) -> None:
         hand_off: HandOff | None = None
