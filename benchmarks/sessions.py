@@ -138,7 +138,8 @@ def measure(report: Report, model: Path = DEMO, threads: int = 1, quick: bool = 
     with tempfile.TemporaryDirectory() as folder:
         config = EngineConfig(
             model_dir=model, adapter_dir=Path(folder) / "adapters", socket="", journal_dir=Path(folder),
-            threads=threads, host_cache_bytes=1 << 30, disk_cache_bytes=4 << 30, disk_cache_dir=Path(folder) / "kv",
+            memory="unified", threads=threads, host_cache_bytes=1 << 30, disk_cache_bytes=4 << 30,
+            disk_cache_dir=Path(folder) / "kv",
             cache=CacheConfig(pages=1024), schedule=ScheduleConfig(token_budget=512, max_context=2048),
         )  # fmt: skip
         runner = ModelRunner(config)
