@@ -14,8 +14,15 @@ export function Palette({ open, onClose }: { open: boolean; onClose: () => void 
   const [text, setText] = useState("");
   const adapters = useQuery({
     queryKey: ["adapters", "palette", text],
-    queryFn: async () =>
-      (await answer(api.GET("/api/v1/adapters", { params: { query: { limit: 8 } } }))).data,
+    queryFn: async () => {
+      const query = {
+        name: text.trim().toLowerCase() || undefined,
+        sort: "name",
+        order: "asc",
+        limit: 8,
+      } as const;
+      return (await answer(api.GET("/api/v1/adapters", { params: { query } }))).data;
+    },
     enabled: open && mayManage,
     placeholderData: (old) => old,
   });

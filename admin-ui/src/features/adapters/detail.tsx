@@ -72,22 +72,10 @@ function Detail({ adapter }: { adapter: AdapterView }) {
             title="Versions"
             flush
             aside={
-              <Button
-                size="sm"
-                disabled={compared.length !== 2}
-                onClick={() => undefined}
-                asChild={compared.length === 2}
-              >
-                {compared.length === 2 ? (
-                  <a href="#compare">
-                    <GitCompare aria-hidden /> Compared below
-                  </a>
-                ) : (
-                  <span>
-                    <GitCompare aria-hidden /> Tick two to compare
-                  </span>
-                )}
-              </Button>
+              <span className="flex items-center gap-1.5 text-xs text-ink-soft max-md:hidden">
+                <GitCompare aria-hidden className="size-4" />
+                {compared.length === 2 ? "compared below" : "tick two to compare"}
+              </span>
             }
           >
             <View query={versions}>

@@ -9,6 +9,7 @@ import { Chip, StateChip } from "@/components/ui/chip";
 import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
+import { ImpactLines } from "@/features/adapters/impact";
 import { useSession } from "@/features/session/session";
 import type { KeyView } from "@/lib/api/schema";
 import { ago, dateTime } from "@/lib/format";
@@ -108,9 +109,11 @@ export function KeysPage() {
 function RevokeImpact({ apiKey, own }: { apiKey: KeyView; own: boolean }) {
   return (
     <>
-      <p>Whatever uses this key is refused from now on. It cannot be undone.</p>
-      <p className="mt-1">Last used: {ago(apiKey.last_used_at)}.</p>
-      {own && <p className="mt-1 font-medium">You are signed in with this key: you will be signed out.</p>}
+      <ImpactLines query={{ key: apiKey.id }}>
+        Whatever uses this key is refused from now on; last used {ago(apiKey.last_used_at)}. It cannot be
+        undone.
+      </ImpactLines>
+      {own && <p className="mt-2 font-medium">You are signed in with this key: you will be signed out.</p>}
     </>
   );
 }

@@ -93,7 +93,7 @@ function Detail({ session }: { session: SessionSummary }) {
         }
       />
       <div className="grid gap-4 xl:grid-cols-[minmax(0,1fr)_22rem]">
-        <Panel title="Turns, newest first" flush>
+        <Panel title="Turns, newest first" flush className="self-start">
           <View query={turns}>
             {(rows) =>
               rows.length === 0 ? (

@@ -48,7 +48,7 @@ const COLUMNS: ColumnDef<UsageEventView, unknown>[] = [
     header: "Request",
     meta: { wideOnly: true },
     cell: ({ row }) => (
-      <span className="font-mono text-xs text-ink-soft" title={row.original.request_id}>
+      <span className="font-mono text-xs whitespace-nowrap text-ink-soft" title={row.original.request_id}>
         {brief(row.original.request_id)}…{row.original.request_id.slice(-6)}
       </span>
     ),

@@ -1,7 +1,7 @@
 /** Time ranges that charts know. A range ends now, on the hour after, so that one hour asks one question. */
 export const RANGES = [
   { value: "24h", label: "24 hours", hours: 24, bucket: "hour" },
-  { value: "7d", label: "7 days", hours: 24 * 7, bucket: "hour" },
+  { value: "7d", label: "7 days", hours: 24 * 7, bucket: "day" },
   { value: "30d", label: "30 days", hours: 24 * 30, bucket: "day" },
   { value: "90d", label: "90 days", hours: 24 * 90, bucket: "day" },
 ] as const;

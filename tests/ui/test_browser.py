@@ -1,0 +1,290 @@
+"""The console as people use it: a real Chromium, a real gateway, engine and PostgreSQL. Run by `make ui-test`."""
+
+import gzip
+import json
+import re
+import shutil
+
+import pytest
+
+from tests.ui.stage import DEMO, ROOT, chromium, served
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the extra `ui` is not installed")
+expect = playwright.expect
+DIST = ROOT / "admin-ui" / "dist"
+AXE = ROOT / "admin-ui" / "node_modules" / "axe-core" / "axe.min.js"
+pytestmark = [
+    pytest.mark.ui,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(chromium() is None, reason="there is no chromium"),
+    pytest.mark.skipif(not (DIST / "index.html").exists(), reason="the console is not built"),
+]
+TENANT_PAGES = [
+    "overview",
+    "adapters",
+    "adapters/support",
+    "playground",
+    "sessions",
+    "usage",
+    "limits",
+    "keys",
+    "activity",
+]
+OPERATOR_PAGES = ["operator/engines", "operator/tenants", "operator/prices"]
+FIRST_LOAD_BYTES = 350_000
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("ui") / "data", "--threads", "1") as stage:
+        stage.traffic(rounds=1)
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(stage, chrome):
+    context = chrome.new_context(base_url=stage.url, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    broken: list[str] = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.on("console", lambda m: broken.append(m.text) if "Content Security Policy" in m.text else None)
+    yield page
+    context.close()
+    assert not broken, broken
+
+
+class Mouse:
+    def __init__(self, page):
+        self.page = page
+
+    def press(self, locator):
+        locator.click()
+
+    def write(self, locator, text):
+        locator.fill(text)
+
+    def go(self, name):
+        self.page.get_by_role("navigation", name="Console").get_by_role("link", name=name, exact=True).click()
+
+
+class Keyboard(Mouse):
+    """Never touches anything that Tab does not reach."""
+
+    def reach(self, locator):
+        expect(locator).to_be_visible(timeout=PATIENCE_MS)
+        for _ in range(120):
+            if locator.evaluate("e => e === document.activeElement"):
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"the keyboard does not reach {locator}")
+
+    def press(self, locator):
+        self.reach(locator)
+        self.page.keyboard.press("Enter")
+
+    def write(self, locator, text):
+        self.reach(locator)
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.type(text)
+
+    def go(self, name):
+        self.page.keyboard.press("Control+k")
+        box = self.page.get_by_placeholder("A page or an adapter…")
+        expect(box).to_be_focused()
+        self.page.keyboard.type(name)
+        expect(self.page.get_by_role("option", name=name, exact=True)).to_be_visible()
+        self.page.keyboard.press("Enter")
+
+
+def sign_in(page, key):
+    page.goto("/admin/sign-in")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/admin/overview")
+
+
+def broken_adapter(folder):
+    """An adapter whose configuration promises another rank than its tensors have."""
+    source = DEMO / "adapters" / "acme-support"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(source / name, folder / name)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["r"] = config["r"] * 2
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+
+
+def send(hand, page, button, files, name=None):
+    hand.press(page.get_by_role("button", name=button, exact=True))
+    dialog = page.get_by_role("dialog")
+    if name is not None:
+        hand.write(dialog.get_by_label("Adapter", exact=True), name)
+    with page.expect_file_chooser() as choosing:
+        hand.press(dialog.get_by_role("button", name="Choose files"))
+    choosing.value.set_files(files)
+    hand.press(dialog.get_by_role("button", name="Upload", exact=True))
+    return dialog
+
+
+@pytest.mark.parametrize("kind", [Mouse, Keyboard], ids=["mouse", "keyboard"])
+def test_a_whole_visit(stage, page, tmp_path, kind):
+    hand, name = kind(page), f"visit-{kind.__name__.lower()}"
+    good = [DEMO / "adapters" / "acme-support" / n for n in ("adapter_config.json", "adapter_model.safetensors")]
+    with stage.api("acme") as api:
+        link = api.post("/api/v1/sign-in-links").json()["path"]
+    page.goto(link)
+    page.wait_for_url("**/admin/overview")
+    assert "#" not in page.url
+
+    hand.go("Adapters")
+    dialog = send(hand, page, "Upload", broken_adapter(tmp_path), name)
+    expect(dialog).to_contain_text("The adapter was rejected", timeout=PATIENCE_MS)
+    expect(dialog.locator("code").first).to_contain_text("lora")
+    hand.press(dialog.get_by_role("button", name="Close", exact=True).last)
+    for _ in range(2):
+        dialog = send(hand, page, "Upload", good, name)
+        expect(dialog).to_contain_text("is ready", timeout=PATIENCE_MS)
+        hand.press(dialog.get_by_role("button", name="Close", exact=True).last)
+
+    hand.press(page.get_by_role("link", name=name, exact=True))
+    hand.press(page.get_by_role("button", name="Promote version 3"))
+    hand.write(page.get_by_role("dialog").get_by_label("Why"), "fixes greetings")
+    hand.press(page.get_by_role("dialog").get_by_role("button", name="Promote to 3"))
+    expect(page.get_by_text("answers with version 3 now.")).to_be_visible()
+    history = page.get_by_role("region", name="History of default")
+    expect(history).to_contain_text("fixes greetings")
+    hand.press(history.get_by_role("button", name="Roll back to 2"))
+    hand.press(page.get_by_role("dialog").get_by_role("button", name="Roll back to 2"))
+    expect(page.get_by_text("answers with version 2 now.")).to_be_visible()
+
+    hand.press(page.get_by_role("button", name="Try it"))
+    hand.write(page.get_by_label("Message"), "Hello, my copper kettle leaks.")
+    hand.press(page.get_by_role("button", name=re.compile("^Run")))
+    pane = page.get_by_role("region", name=f"Answer of {name}")
+    expect(pane.get_by_text("Cost")).to_be_visible()
+    expect(pane).to_contain_text("version 2")
+    expect(pane.locator("dd").last).not_to_have_text("–", timeout=PATIENCE_MS)
+
+    hand.go("Usage")
+    expect(page.get_by_role("table", name="Requests").get_by_role("cell", name=name).first).to_be_visible()
+
+    hand.go("API keys")
+    hand.press(page.get_by_role("button", name="Create key"))
+    dialog = page.get_by_role("dialog")
+    hand.write(dialog.get_by_label("Name"), f"key-{name}")
+    hand.press(dialog.get_by_role("button", name="Create key"))
+    expect(dialog.locator("output")).to_contain_text("tny_live_")
+    hand.press(dialog.get_by_role("button", name="I have it"))
+    hand.press(page.get_by_role("button", name=f"Revoke key-{name}"))
+    expect(dialog).to_contain_text("0 requests in flight now")
+    hand.write(dialog.get_by_label(re.compile("to confirm")), f"key-{name}")
+    hand.press(dialog.get_by_role("button", name="Revoke for good"))
+    expect(page.get_by_role("row", name=f"key-{name}")).to_contain_text("revoked")
+
+    hand.press(page.get_by_role("button", name="Account of acme"))
+    hand.press(page.get_by_role("menuitem", name="Sign out")) if kind is Mouse else page.keyboard.press("Enter")
+    page.wait_for_url("**/admin/sign-in**")
+    page.goto("/admin/adapters")
+    page.wait_for_url("**/admin/sign-in**")
+
+
+def test_another_tenant_sees_none_of_it(stage, page):
+    sign_in(page, stage.keys["globex"])
+    for path in TENANT_PAGES:
+        page.goto(f"/admin/{path}")
+        expect(page.get_by_role("heading", level=1).or_(page.get_by_role("alert")).first).to_be_visible()
+        page.wait_for_load_state("load")
+        text = page.locator("main").inner_text()
+        assert "acme" not in text
+        assert "visit-" not in text
+    page.goto("/admin/adapters/orders")
+    expect(page.get_by_role("alert")).to_contain_text("There is no such adapter.")
+    page.goto("/admin/operator/tenants")
+    expect(page.get_by_text("This key may not see this")).to_be_visible()
+
+
+def test_a_name_that_is_markup_stays_text(stage, page):
+    name = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
+    with stage.api("acme") as api:
+        api.post("/api/v1/keys", json={"name": name}).raise_for_status()
+    sign_in(page, stage.keys["acme"])
+    for path in ("keys", "activity"):
+        page.goto(f"/admin/{path}")
+        expect(page.get_by_text(name).first).to_be_visible()
+        assert page.evaluate("window.hit") is None
+        assert page.locator("main img").count() == 0
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("who", ["acme", "operator"])
+def test_axe_finds_nothing_serious(stage, chrome, theme, who):
+    context = chrome.new_context(base_url=stage.url, color_scheme=theme, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    found = {}
+    page.goto("/admin/sign-in")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    found["sign-in"] = judged(page)
+    sign_in(page, stage.keys[who])
+    for path in TENANT_PAGES if who == "acme" else OPERATOR_PAGES:
+        page.goto(f"/admin/{path}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        expect(page.get_by_text("Loading")).to_have_count(0)
+        found[path] = judged(page)
+    context.close()
+    assert not {path: problems for path, problems in found.items() if problems}
+
+
+def judged(page):
+    page.evaluate(AXE.read_text())
+    result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        (one["id"], [node["html"][:160] for node in one["nodes"][:3]])
+        for one in result["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_a_phone_has_every_page_within_its_width(stage, chrome):
+    context = chrome.new_context(base_url=stage.url, viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    sign_in(page, stage.keys["acme"])
+    for path in TENANT_PAGES:
+        page.goto(f"/admin/{path}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        expect(page.get_by_text("Loading")).to_have_count(0)
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, path
+    page.get_by_role("button", name="Open the navigation").click()
+    page.get_by_role("dialog").get_by_role("link", name="Usage").click()
+    page.wait_for_url("**/admin/usage")
+    context.close()
+
+
+def test_the_first_load_is_small(stage, chrome):
+    context = chrome.new_context(base_url=stage.url)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    sign_in(page, stage.keys["acme"])
+    loaded = set()
+    page.on(
+        "request", lambda request: loaded.add(request.url.rpartition("/")[2]) if "/assets/" in request.url else None
+    )
+    page.goto("/admin/adapters")
+    expect(page.get_by_role("table")).to_be_visible()
+    size = sum(len(gzip.compress((DIST / "assets" / name).read_bytes())) for name in loaded)
+    context.close()
+    assert loaded
+    assert not [name for name in loaded if name.startswith("chart-")]
+    assert size <= FIRST_LOAD_BYTES
