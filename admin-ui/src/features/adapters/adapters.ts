@@ -4,10 +4,10 @@ import { answer, api } from "@/lib/api/client";
 import type {
   AdapterRow,
   AdapterStatsView,
-  AdapterView,
   AliasMove,
   AliasView,
   ImpactView,
+  RegistrySchemasAdapterView,
   State,
   VersionView,
 } from "@/lib/api/schema";
@@ -49,7 +49,9 @@ export function useAdapter(name: string) {
   return useQuery({
     queryKey: ["adapters", "one", name],
     queryFn: () =>
-      answer(api.GET("/api/v1/adapters/{name}", { params: { path: { name } } })) as Promise<AdapterView>,
+      answer(
+        api.GET("/api/v1/adapters/{name}", { params: { path: { name } } }),
+      ) as Promise<RegistrySchemasAdapterView>,
   });
 }
 

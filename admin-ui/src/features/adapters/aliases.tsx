@@ -3,13 +3,13 @@ import { useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Panel } from "@/components/ui/panel";
 import { View } from "@/components/ui/states";
-import type { AdapterView, AliasMove } from "@/lib/api/schema";
+import type { AliasMove, RegistrySchemasAdapterView } from "@/lib/api/schema";
 import { cn } from "@/lib/cn";
 import { ago, brief, dateTime } from "@/lib/format";
 import { useMoves } from "./adapters";
 
 interface Props {
-  adapter: AdapterView;
+  adapter: RegistrySchemasAdapterView;
   onMove: (alias: string, version?: number) => void;
 }
 

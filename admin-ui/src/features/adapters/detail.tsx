@@ -8,7 +8,7 @@ import { Panel } from "@/components/ui/panel";
 import { Failed, Skeleton, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
 import { useLive } from "@/hooks/use-live";
-import type { AdapterView, VersionView } from "@/lib/api/schema";
+import type { RegistrySchemasAdapterView, VersionView } from "@/lib/api/schema";
 import { dateTime } from "@/lib/format";
 import { useAdapter, useAdapterActs, useAdapterStats, useVersions } from "./adapters";
 import { Aliases } from "./aliases";
@@ -28,7 +28,7 @@ export function AdapterPage({ name }: { name: string }) {
   return <Skeleton rows={8} />;
 }
 
-function Detail({ adapter }: { adapter: AdapterView }) {
+function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
   const navigate = useNavigate();
   const toast = useToast();
   const versions = useVersions(adapter.name);

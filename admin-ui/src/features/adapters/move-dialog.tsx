@@ -5,11 +5,11 @@ import { Field, Input, Textarea } from "@/components/ui/input";
 import { Select } from "@/components/ui/select";
 import { useToast } from "@/components/ui/toast";
 import { ApiError } from "@/lib/api/errors";
-import type { AdapterView, VersionView } from "@/lib/api/schema";
+import type { RegistrySchemasAdapterView, VersionView } from "@/lib/api/schema";
 import { useAdapterActs } from "./adapters";
 
 interface Props {
-  adapter: AdapterView;
+  adapter: RegistrySchemasAdapterView;
   ready: readonly VersionView[];
   /** "" asks for a new alias's name. */
   alias: string;

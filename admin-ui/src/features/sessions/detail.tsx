@@ -210,6 +210,8 @@ function Turn({ turn, most, onFork }: { turn: TurnView; most: number; onFork: ()
       </div>
       <TokenBar
         cached={turn.cached_tokens}
+        host={turn.cached_host_tokens}
+        disk={turn.cached_disk_tokens}
         computed={turn.computed_tokens}
         generated={turn.generated_tokens}
         most={most}

@@ -2,6 +2,9 @@ import { count } from "@/lib/format";
 
 interface Props {
   cached: number;
+  /** Parts of the cached ones that came back from below the engine's own pages. */
+  host: number;
+  disk: number;
   computed: number;
   generated: number;
   /** The longest bar on the page. */
@@ -9,9 +12,11 @@ interface Props {
 }
 
 /** One turn's tokens: found in the cache, computed, generated; the numbers stand beside the bar. */
-export function TokenBar({ cached, computed, generated, most }: Props) {
+export function TokenBar({ cached, host, disk, computed, generated, most }: Props) {
   const parts: [string, number, string][] = [
-    ["cached", cached, "var(--chart-2)"],
+    ["cached", cached - host - disk, "var(--chart-2)"],
+    ["from host", host, "var(--chart-6)"],
+    ["from disk", disk, "var(--chart-8)"],
     ["computed", computed, "var(--chart-3)"],
     ["generated", generated, "var(--chart-1)"],
   ];
@@ -25,12 +30,14 @@ export function TokenBar({ cached, computed, generated, most }: Props) {
           ))}
       </div>
       <p className="flex flex-wrap gap-x-3 text-xs text-ink-soft">
-        {parts.map(([name, n, colour]) => (
-          <span key={name} className="inline-flex items-center gap-1 whitespace-nowrap">
-            <span aria-hidden className="size-2 rounded-sm" style={{ background: colour }} />
-            {count(n)} {name}
-          </span>
-        ))}
+        {parts
+          .filter(([name, n]) => n > 0 || !name.startsWith("from "))
+          .map(([name, n, colour]) => (
+            <span key={name} className="inline-flex items-center gap-1 whitespace-nowrap">
+              <span aria-hidden className="size-2 rounded-sm" style={{ background: colour }} />
+              {count(n)} {name}
+            </span>
+          ))}
       </p>
     </div>
   );

@@ -181,6 +181,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/engines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListEngines */
+        get: operations["ApiV1EnginesListEngines"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -1096,18 +1113,6 @@ export interface components {
             requests: number;
             resident: components["schemas"]["ResidentView"][];
         };
-        /** AdapterView */
-        AdapterView: {
-            aliases?: components["schemas"]["AliasView"][] | null;
-            base_model: string;
-            /** Format: date-time */
-            created_at: string;
-            description: string;
-            etag: string;
-            id: string;
-            name: string;
-            object: string;
-        };
         /** AliasMove */
         AliasMove: {
             /** Format: date-time */
@@ -1344,6 +1349,32 @@ export interface components {
             id: string;
             object: string;
         };
+        /** EngineList */
+        EngineList: {
+            data: components["schemas"]["EngineReport"][];
+        };
+        /** EngineReport */
+        EngineReport: {
+            adapters: components["schemas"]["fleet_report_AdapterView"][];
+            epoch: string | null;
+            hand_offs: {
+                [key: string]: number;
+            };
+            known_prefix_blocks: number;
+            name: string;
+            open: number;
+            pages: components["schemas"]["PagesView"];
+            preemptions: number;
+            rerouted: number;
+            /** @enum {string} */
+            role: "both" | "prefill" | "decode";
+            running: number;
+            /** @enum {string} */
+            state: "ready" | "draining" | "away";
+            step_seconds: number;
+            steps: number;
+            waiting: number;
+        };
         /** Failure */
         Failure: {
             /**
@@ -1543,6 +1574,14 @@ export interface components {
             running: number;
             settled: number;
             tokens_per_second: number;
+        };
+        /** PagesView */
+        PagesView: {
+            cached: number;
+            cached_bytes: number;
+            free: number;
+            live_bytes: number;
+            total: number;
         };
         /** Prewarmed */
         Prewarmed: {
@@ -2127,6 +2166,13 @@ export interface components {
              */
             object: "list";
         };
+        /** AdapterView */
+        fleet_report_AdapterView: {
+            bytes: number;
+            digest: string;
+            state: string;
+            users: number;
+        };
         /** Message */
         gateway_openai_Message: {
             annotations?: unknown[] | null;
@@ -2140,6 +2186,18 @@ export interface components {
             role: string;
             tool_call_id?: string | null;
             tool_calls?: unknown[] | null;
+        };
+        /** AdapterView */
+        registry_schemas_AdapterView: {
+            aliases?: components["schemas"]["AliasView"][] | null;
+            base_model: string;
+            /** Format: date-time */
+            created_at: string;
+            description: string;
+            etag: string;
+            id: string;
+            name: string;
+            object: string;
         };
         /** Message */
         sessions_items_Message: {
@@ -2169,7 +2227,6 @@ export type AdapterPage = components['schemas']['AdapterPage'];
 export type AdapterRow = components['schemas']['AdapterRow'];
 export type AdapterStatsList = components['schemas']['AdapterStatsList'];
 export type AdapterStatsView = components['schemas']['AdapterStatsView'];
-export type AdapterView = components['schemas']['AdapterView'];
 export type AliasMove = components['schemas']['AliasMove'];
 export type AliasMovePage = components['schemas']['AliasMovePage'];
 export type AliasPoint = components['schemas']['AliasPoint'];
@@ -2188,6 +2245,8 @@ export type ConversationUpdate = components['schemas']['ConversationUpdate'];
 export type DatedPrice = components['schemas']['DatedPrice'];
 export type DayView = components['schemas']['DayView'];
 export type Deleted = components['schemas']['Deleted'];
+export type EngineList = components['schemas']['EngineList'];
+export type EngineReport = components['schemas']['EngineReport'];
 export type Failure = components['schemas']['Failure'];
 export type ForkBody = components['schemas']['ForkBody'];
 export type HeadroomPage = components['schemas']['HeadroomPage'];
@@ -2205,6 +2264,7 @@ export type ModelView = components['schemas']['ModelView'];
 export type OutputTokensDetails = components['schemas']['OutputTokensDetails'];
 export type OverviewView = components['schemas']['OverviewView'];
 export type PaceView = components['schemas']['PaceView'];
+export type PagesView = components['schemas']['PagesView'];
 export type Prewarmed = components['schemas']['Prewarmed'];
 export type PriceBody = components['schemas']['PriceBody'];
 export type PricePage = components['schemas']['PricePage'];
@@ -2248,7 +2308,9 @@ export type VersionView = components['schemas']['VersionView'];
 export type WalletEnter = components['schemas']['WalletEnter'];
 export type WalletEntryView = components['schemas']['WalletEntryView'];
 export type WalletPage = components['schemas']['WalletPage'];
+export type FleetReportAdapterView = components['schemas']['fleet_report_AdapterView'];
 export type GatewayOpenaiMessage = components['schemas']['gateway_openai_Message'];
+export type RegistrySchemasAdapterView = components['schemas']['registry_schemas_AdapterView'];
 export type SessionsItemsMessage = components['schemas']['sessions_items_Message'];
 export type $defs = Record<string, never>;
 export interface operations {
@@ -2395,7 +2457,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AdapterView"];
+                    "application/json": components["schemas"]["registry_schemas_AdapterView"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -2433,7 +2495,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AdapterView"];
+                    "application/json": components["schemas"]["registry_schemas_AdapterView"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
@@ -2898,6 +2960,26 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SignedOut"];
+                };
+            };
+        };
+    };
+    ApiV1EnginesListEngines: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EngineList"];
                 };
             };
         };
