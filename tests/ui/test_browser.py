@@ -98,6 +98,7 @@ class Keyboard(Mouse):
         self.page.keyboard.type(text)
 
     def go(self, name):
+        expect(self.page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE_MS)
         self.page.keyboard.press("Control+k")
         box = self.page.get_by_placeholder("A page or an adapter…")
         expect(box).to_be_focused()

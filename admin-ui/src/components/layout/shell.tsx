@@ -73,7 +73,7 @@ export function Shell() {
           </Dialog.Root>
           <Button
             onClick={() => setPaletteOpen(true)}
-            className="w-full max-w-72 justify-start font-normal text-ink-soft"
+            className="w-full max-w-72 min-w-0 shrink justify-start font-normal text-ink-soft"
           >
             <Search aria-hidden />
             <span className="truncate">Go to or find…</span>
@@ -102,11 +102,15 @@ export function Shell() {
             </Menu>
             <Menu
               trigger={
-                <Button look="quiet" size="sm" aria-label={`Account of ${me.tenant_name}`}>
-                  <span className="grid size-6 place-items-center rounded-full bg-accent-wash text-xs font-semibold text-accent uppercase">
+                <Button look="quiet" size="sm">
+                  <span
+                    aria-hidden
+                    className="grid size-6 place-items-center rounded-full bg-accent-wash text-xs font-semibold text-accent uppercase"
+                  >
                     {me.tenant_name.slice(0, 1)}
                   </span>
-                  <span className="hidden max-w-40 truncate sm:inline">{me.tenant_name}</span>
+                  <span className="sr-only">Account of </span>
+                  <span className="max-w-24 truncate sm:max-w-40">{me.tenant_name}</span>
                 </Button>
               }
             >

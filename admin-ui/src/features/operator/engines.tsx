@@ -9,11 +9,17 @@ import { Empty, View } from "@/components/ui/states";
 import { answer, api } from "@/lib/api/client";
 import type { OverviewView, SpeculationView } from "@/lib/api/schema";
 import { ago, count, milliseconds, money, percent, share } from "@/lib/format";
+import { EngineCard } from "./engine-card";
 
 export function EnginesPage() {
   const overview = useQuery({
     queryKey: ["overview", "all"],
     queryFn: () => answer(api.GET("/api/v1/overview/all")),
+    refetchInterval: 3_000,
+  });
+  const engines = useQuery({
+    queryKey: ["engines"],
+    queryFn: async () => (await answer(api.GET("/api/v1/engines"))).data,
     refetchInterval: 3_000,
   });
   const guesses = useQuery({
@@ -25,11 +31,14 @@ export function EnginesPage() {
     <>
       <PageHeader
         title="Engines"
-        description="All tenants together: what runs, and how often guesses stand."
+        description="All tenants together: what runs, what memory holds, and how often guesses stand."
       />
       <div className="grid gap-4">
         <View query={overview} rows={4}>
           {(all) => <Whole all={all} />}
+        </View>
+        <View query={engines} rows={5}>
+          {(found) => found.map((engine) => <EngineCard key={engine.name} engine={engine} />)}
         </View>
         <Panel title="Speculation since the engine started" flush>
           <View query={guesses}>
