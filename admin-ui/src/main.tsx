@@ -14,12 +14,14 @@ startTheme();
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce;
 Object.assign(globalThis, { __webpack_nonce__: nonce });
 
+let leaving = false;
 const queryClient = new QueryClient({
   queryCache: new QueryCache({
-    onError(error) {
-      if (error instanceof ApiError && error.isSignedOut) {
-        queryClient.removeQueries({ queryKey: ["session"] });
-        void router.invalidate();
+    // A session that ended while a page was open: leave it whole, so that nothing of the tenant stays in memory.
+    onError(error, query) {
+      if (error instanceof ApiError && error.isSignedOut && query.queryKey[0] !== "session" && !leaving) {
+        leaving = true;
+        location.assign(`/admin/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
       }
     },
   }),

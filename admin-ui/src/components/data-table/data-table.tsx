@@ -49,7 +49,7 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
   if (rows.length === 0 && empty) return <>{empty}</>;
   return (
     <>
-      <section aria-label={caption} className="overflow-x-auto" {...SCROLLS}>
+      <section aria-label={caption} className="relative overflow-x-auto" {...SCROLLS}>
         <table className="w-full border-collapse text-sm">
           <caption className="sr-only">{caption}</caption>
           <thead>

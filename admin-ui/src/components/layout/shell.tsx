@@ -4,7 +4,7 @@ import { Dialog } from "radix-ui";
 import { useEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Menu, MenuItem, MenuLabel, MenuLine } from "@/components/ui/menu";
-import { useSession, useSignOut } from "@/features/session/session";
+import { signOut, useSession } from "@/features/session/session";
 import { applyTheme } from "@/lib/theme";
 import mark from "../../mark.svg";
 import { OPERATOR_PLACES, type Place, TENANT_PLACES } from "./nav";
@@ -12,7 +12,6 @@ import { Palette } from "./palette";
 
 export function Shell() {
   const { me, isOperator } = useSession();
-  const signOut = useSignOut();
   const [navOpen, setNavOpen] = useState(false);
   const [paletteOpen, setPaletteOpen] = useState(false);
   const pathname = useRouterState({ select: (state) => state.location.pathname });

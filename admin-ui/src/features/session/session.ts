@@ -1,4 +1,4 @@
-import { type QueryClient, queryOptions, useQueryClient, useSuspenseQuery } from "@tanstack/react-query";
+import { type QueryClient, queryOptions, useSuspenseQuery } from "@tanstack/react-query";
 import { answer, api, setCsrfToken } from "@/lib/api/client";
 import type { BrowserSessionView, SignIn } from "@/lib/api/schema";
 
@@ -33,13 +33,8 @@ export async function signIn(client: QueryClient, how: SignIn): Promise<void> {
   client.setQueryData(sessionQuery.queryKey, keep(session));
 }
 
-/** Ends the session on the server; afterwards nothing of the tenant is left in this page's memory. */
-export function useSignOut(): () => Promise<void> {
-  const client = useQueryClient();
-  return async () => {
-    await answer(api.DELETE("/api/v1/browser-sessions/current")).catch(() => undefined);
-    client.clear();
-    setCsrfToken("");
-    location.assign("/admin/sign-in");
-  };
+/** Ends the session on the server, then leaves the page whole: nothing of the tenant is left in its memory. */
+export async function signOut(): Promise<void> {
+  await answer(api.DELETE("/api/v1/browser-sessions/current")).catch(() => undefined);
+  location.assign("/admin/sign-in");
 }
