@@ -65,7 +65,7 @@ class World:
     bad: float = 0.0
     max_waiting_tenant: int = 512
     keys: int = 1
-    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    weights: tuple[float, ...] = (1.0,) * 8
     priorities: float = 0.0
     policy: str = "mixed"
     itl_target: float = 0.0  # seconds
