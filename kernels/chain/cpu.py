@@ -55,6 +55,15 @@ def linear(record: Ints, parts: int, x: int, y: int, rows: int) -> None:
 
 
 @compiled
+def close_up(address: int, rows: int, wider: int, width: int) -> None:
+    """Rows that lie `wider` values apart to `width` values apart."""
+    values = floats(address, 1, rows * wider)[0]
+    for r in range(1, rows):
+        for i in range(width):
+            values[r * width + i] = values[r * wider + i]
+
+
+@compiled
 def embed(embedding: int, wide: bool, vocab: int, token: int, out: Floats) -> None:
     """One line of an fp32 or a bfloat16 matrix."""
     width = len(out)
@@ -159,7 +168,8 @@ def walk(
     q_at = qkv_at + 4 * rows * (heads + 2 * kv_heads) * width
     mixed_at = q_at + 4 * rows * heads * width
     gates_at = mixed_at + 4 * rows * heads * width
-    inner_at = gates_at + 8 * rows * inner
+    wider = records[2, 7]  # of gate and up as the product leaves them, whose panels may not divide them
+    inner_at = gates_at + 4 * rows * wider
     cos_at = inner_at + 4 * rows * inner
     sin_at = cos_at + 4 * rows * width
     logits_at = sin_at + 4 * rows * width
@@ -245,6 +255,8 @@ def walk(
                 )  # fmt: skip
             norm_rows(state_at, change_at, norms[2 * layer + 1], eps, x_at, rows, hidden)
             linear(records[record + 2], parts, x_at, gates_at, rows)
+            if wider != 2 * inner:
+                close_up(gates_at, rows, wider, 2 * inner)
             if n_tiles:
                 all_tiles(
                     n_tiles, True, x_at, 4 * hidden, gates_at, 8 * inner, layer, 2, hidden, widths[2], tiles, members,
@@ -272,12 +284,12 @@ def walk(
                 rank(logits[r, :vocab], scaled, likely[r, level + 1], chances[r, level + 1])
 
 
-def _record(layer: Linear, last: bool = False) -> tuple[int, ...] | None:
+def _record(layer: Linear, wider: bool = False) -> tuple[int, ...] | None:
     """Where a prepared layer's parts lie, if it is one that this file computes: no padding on either side, but behind
-    the last one's outputs."""
+    outputs that may be `wider`."""
     if not isinstance(layer, PanelLinear) or layer.depth != layer.in_features:
         return None
-    return layer.record if last or layer.record[7] == layer.out_features else None
+    return layer.record if wider or layer.record[7] == layer.out_features else None
 
 
 class CpuChain:
@@ -312,7 +324,14 @@ class CpuChain:
         self._widths = qkv, o, gate_up, down
         self._embedding, self._table = embedding.data_ptr(), table
         every = (hidden, hidden, hidden, (2 * heads + 2 * pages.kv_heads) * pages.head_dim, heads * pages.head_dim)
-        self._line = sum(every) + (2 * hidden if len(join) else 0) + 3 * inner + records[-1][7] + 2 * pages.head_dim
+        self._line = (
+            sum(every)
+            + (2 * hidden if len(join) else 0)
+            + inner
+            + records[2][7]
+            + records[-1][7]
+            + 2 * pages.head_dim
+        )
         self._rest = vocab + -(-vocab // BLOCK)
 
     def __call__(
@@ -396,7 +415,8 @@ def prepare_chain(
     join: Linear | None = None,
 ) -> Chain | None:
     """See PrepareChain. Walks once, over a page in which nothing lies yet, so that nothing is compiled later."""
-    records = [_record(each) for layer in layers for each in layer.linears] + [_record(head, last=True)]
+    records = [_record(each, each is layer.gate_up) for layer in layers for each in layer.linears]
+    records.append(_record(head, wider=True))
     joined = () if join is None else _record(join)
     known = [record for record in records if record is not None]
     fits = all(attention.supported(layer.pages) and cpu_write.supported(layer.pages) for layer in layers)

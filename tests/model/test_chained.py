@@ -160,7 +160,7 @@ def eagle(bases, tmp_path_factory):
     target = Target(config, load_weights(bases("llama"), config, torch.float32, OPS))
     tensors = load_file(bases("llama") / "model.safetensors")
     shared = Shared(tensors["model.embed_tokens.weight"], tensors["lm_head.weight"])
-    trainee = randomised(EagleTrainee(head_config(config, 96), shared, POSITIONS))
+    trainee = randomised(EagleTrainee(head_config(config, 88), shared, POSITIONS))
     directory = saved(trainee, tmp_path_factory.mktemp("eagle") / "eagle")
     layout = PageLayout(2, 16, PAGE)
     heads = [Eagle(directory, target, OPS, layout, PAGES, torch.float32, POSITIONS) for _ in range(2)]
