@@ -43,7 +43,7 @@ RANK, RUNNING, PROMPT, ANSWER = 8, 8, 64, 32
 @dataclass(frozen=True)
 class Point:
     """tokens: generated per second. per_step: and per step, which no other load on the machine disturbs. loads:
-    adapters loaded. steady: share of steps in which every running request moved on."""
+    adapters loaded. steady: share of steps in which everyone who decodes moved on."""
 
     multiple: float
     memory: str
@@ -101,11 +101,12 @@ def measure(runner: ModelRunner, digests: list[bytes], kind: str, held: int, mul
     loads = steps = steady = 0
     began = time.perf_counter()
     while scheduler.has_work:
-        running = {sequence.id for sequence in scheduler._sequences.running}
+        running = scheduler._sequences.running
+        decoding = {sequence.id for sequence in running if len(sequence.tokens) - sequence.computed == 1}
         plan = scheduler.plan(0.0)
         assert plan is not None
         loads, steps = loads + len(plan.load), steps + 1
-        steady += running <= {row.sequence for row in plan.rows}
+        steady += decoding <= {row.sequence for row in plan.rows}
         scheduler.commit(plan, runner.run(plan), 0.0)
         if not plan.rows:
             time.sleep(0.002)  # as the worker does: only a load is waited for
@@ -150,7 +151,7 @@ def main() -> None:
             f"W7 {point.multiple:>3} x budget, {point.memory:7}: {point.tokens:7.0f} tokens/s, "
             f"{point.tokens / best[point.memory]:.2f} of the smallest set's, {point.per_step:.2f} per step, "
             f"{point.loads} loads, "
-            f"{point.steady:.0%} of steps moved all who ran"
+            f"{point.steady:.0%} of steps moved all who decode"
         )
 
 
