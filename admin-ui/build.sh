@@ -12,6 +12,7 @@ else
   export PATH="$bin:$PATH"
 fi
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-  npm ci --no-audit --no-fund --loglevel=error
+  # not `npm ci`: it refuses a lock without the optional packages of other systems, which not every registry has
+  npm install --no-save --no-audit --no-fund --loglevel=error
 fi
 npm run --silent build
