@@ -329,7 +329,7 @@ class Stats(msgspec.Struct, frozen=True):
 
     live: held by requests. cached, idle: kept in case it is wanted again. pages_total: pages that no adapter holds.
     refused_early: requests whose deadline could not have been met. yielded: sequences put back for a tenant that had
-    less of the places than its share.
+    less of the places than its share. step_seconds: spent in all steps together.
     """
 
     steps: int = 0

@@ -12,7 +12,7 @@ COLUMNS = (
 
 
 def engines(*, connection: Connection = LOCAL) -> None:
-    """Show every engine: its role and state, its queue, its pages by kind, its adapters and the length of a step.
+    """Show every engine: role and state, queue, pages by kind, adapters and the mean length of a step.
 
     Example: tenantry engines
     """
@@ -23,7 +23,8 @@ def engines(*, connection: Connection = LOCAL) -> None:
     rows = []
     for engine in report["data"]:
         resident = sum(adapter["state"] == "resident" for adapter in engine["adapters"])
-        step_ms, handed = round(engine["step_seconds"] * 1000, 1), engine["hand_offs"]
+        step_ms = round(engine["step_seconds"] / max(engine["steps"], 1) * 1000, 1)
+        handed = engine["hand_offs"]
         rows.append({**engine, "resident": resident, "step_ms": step_ms,
                      "handed": handed["sent"], "taken": handed["taken"]})  # fmt: skip
     show_table(rows, COLUMNS)

@@ -32,7 +32,7 @@ class AdapterView(msgspec.Struct, frozen=True):
 class EngineReport(msgspec.Struct, frozen=True):
     """state: "ready"; "draining" (it ends what it has); "away" (it starts, hangs or died: no numbers). epoch: names
     this life of it. open: requests of this gateway. known_prefix_blocks: what the router believes it has.
-    rerouted: requests that it failed and another engine took over. step_seconds: of the last step. hand_offs: see
+    rerouted: requests that it failed and another engine took over. step_seconds: spent in all steps. hand_offs: see
     runtime.messages.HandOffCounts.
     """
 

@@ -1,6 +1,6 @@
 """Several engines' numbers as one: for metrics and reports that ask about the service, not about its processes.
 
-Owns addition. Counters and gauges add up; the length of a step is the longest one's.
+Owns addition: counters and gauges add up.
 """
 
 from collections import defaultdict
@@ -21,7 +21,6 @@ def stats_together(parts: Sequence[Stats]) -> Stats | None:
         for name in Stats.__struct_fields__
         if isinstance(getattr(parts[0], name), int | float)
     }
-    numbers["step_seconds"] = max(part.step_seconds for part in parts)
     adapters: dict[bytes, AdapterState] = {}
     for state in (state for part in parts for state in part.adapters):
         known = adapters.get(state.digest)

@@ -24,11 +24,11 @@ _GAUGES = {
     "adapter_live_bytes": "Bytes of adapters that requests use.",
     "adapter_idle_bytes": "Bytes of adapters kept in case they are wanted again.",
     "free_bytes": "Bytes that nothing uses.",
-    "step_seconds": "Length of the last step.",
     "tenants_waiting": "Tenants that have requests waiting.",
 }
 _COUNTERS = {
     "steps": "Forward passes.",
+    "step_seconds": "Seconds spent in them.",
     "prompt_tokens": "Prompt tokens accepted.",
     "cached_tokens": "Prompt tokens whose KV was found.",
     "drafted_tokens": "Tokens guessed and computed.",

@@ -214,12 +214,12 @@ async def test_reports_of_several_engines_add_up():
     state = AdapterState(b"d", "loading", 10, 1)
     stats = Stats(steps=3, running=2, step_seconds=0.5, adapters=(state,), proposers=(counts,))
     a = FakeClient(stats=stats, told=(told,))
-    b = FakeClient(stats=Stats(steps=1, step_seconds=0.1, adapters=(AdapterState(b"d", "resident", 10, 0),)))
+    b = FakeClient(stats=Stats(steps=1, step_seconds=0.25, adapters=(AdapterState(b"d", "resident", 10, 0),)))
     b.told = (Guessing(bytes(32), None, 1, 2, (ProposerCounts("ngram", False, 1, 1, 1, (1,), (1,)),)),)
     router = fleet(a, b)
     together = router.stats
     assert together is not None
-    assert (together.steps, together.running, together.step_seconds) == (4, 2, 0.5)
+    assert (together.steps, together.running, together.step_seconds) == (4, 2, 0.75)
     assert together.adapters == (AdapterState(b"d", "resident", 20, 1),)
     assert await router.guesses() == (
         Guessing(bytes(32), None, 6, 9, (ProposerCounts("ngram", False, 3, 5, 4, (3, 2), (3, 1)),)),

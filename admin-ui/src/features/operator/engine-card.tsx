@@ -8,7 +8,7 @@ export function EngineCard({ engine }: { engine: EngineReport }) {
   const facts: [string, string][] = [
     ["Running", count(engine.running)],
     ["Waiting", count(engine.waiting)],
-    ["Last step", engine.steps > 0 ? milliseconds(engine.step_seconds) : "–"],
+    ["Mean step", engine.steps > 0 ? milliseconds(engine.step_seconds / engine.steps) : "–"],
     ["Steps", count(engine.steps)],
     ["Put back", count(engine.preemptions)],
     ["Rerouted", count(engine.rerouted)],
