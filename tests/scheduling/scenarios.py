@@ -103,8 +103,23 @@ def company() -> None:
         sim.drain()
 
 
+def a_deadline_that_a_short_queue_keeps() -> None:
+    """11: steps are known, both places are taken, two wait; who has a thousand steps' time is not sent away."""
+    sim = Simulator(World(seed=1, pages=40, max_running=2, adapter_sizes=(), seconds=(1.0, 0.05, 0.02)))
+    for turn in range(40):
+        if len(sim.live) < 4:
+            sim.submit((2, 3, 2), turn % 2, max_tokens=6, ignore_eos=True)
+        sim.step()
+    assert sim.scheduler.times.learned
+    assert sim.scheduler._waiting
+    sim.submit((3, 2), deadline=1000.0, max_tokens=2)
+    assert not sim.seen["refused early"], "11: refused for a queue that is not there"
+    sim.drain()
+
+
 def shares_under_all_conditions() -> None:
     for conditions in ({}, {"weights": (2.0, 0.5)}, {"priority": 1}, {"idle": 200}, {"keys": 4}):
         uneven_tenants(**conditions).drain()
     a_long_prompt_beside_those_who_decode()
     company()
+    a_deadline_that_a_short_queue_keeps()
