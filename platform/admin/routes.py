@@ -39,7 +39,7 @@ async def sign_in(
 
 @get("/browser-sessions/current", opt=under(tenant()))
 async def current_session(
-    request: Request[Principal, Any, Any], principal: Principal, browser: BrowserSessions
+    request: Request[Principal, str | None, Any], principal: Principal, browser: BrowserSessions
 ) -> Response[schemas.BrowserSessionView]:
     """Who is signed in here, and the token that changes need."""
     token = _token(request)
@@ -49,7 +49,7 @@ async def current_session(
 
 @delete("/browser-sessions/current", opt=under(tenant()), status_code=200)
 async def sign_out(
-    request: Request[Principal, Any, Any], principal: Principal, browser: BrowserSessions, settings: Settings
+    request: Request[Principal, str | None, Any], principal: Principal, browser: BrowserSessions, settings: Settings
 ) -> Response[schemas.SignedOut]:
     """The session is over on the server, not only in the browser."""
     await browser.close(_token(request))
@@ -63,8 +63,9 @@ async def make_link(principal: Principal, browser: BrowserSessions) -> schemas.S
     return schemas.SignInLink(f"/admin/sign-in#{issued.token}", issued.expires_at)
 
 
-def _token(request: Request[Principal, Any, Any]) -> str:
-    token = request.cookies.get(COOKIE)
+def _token(request: Request[Principal, str | None, Any]) -> str:
+    """Of the session that the guard has proven: a cookie beside an API key is nobody's word."""
+    token = request.auth
     if token is None:
         raise NotFound("This request carries an API key, not a browser's session.", code="no_browser_session")
     return token

@@ -31,14 +31,14 @@ def policy_of(handler: BaseRouteHandler) -> Policy | None:
 def guard(authenticator: Authenticator, sessions: Sessions, cookie: str) -> Callable[[ASGIApp], ASGIApp]:
     """litestar middleware; puts the Principal into scope["user"]. cookie: the name of a browser session's."""
 
-    async def authenticate(scope: Scope) -> Principal:
-        """A key that was sent speaks for itself; else the browser's session does."""
+    async def authenticate(scope: Scope) -> tuple[Principal, str | None]:
+        """A key that was sent speaks for itself; else the browser's session does, whose token comes second."""
         key = _header(scope, b"authorization")
         token = _cookie(_header(scope, b"cookie") or "", cookie) if key is None else None
         if token is None:
-            return await authenticator.authenticate(key)
+            return await authenticator.authenticate(key), None
         changes = scope.get("method") not in ("GET", "HEAD")
-        return await sessions.authenticate(token, _header(scope, b"x-csrf-token"), changes=changes)
+        return await sessions.authenticate(token, _header(scope, b"x-csrf-token"), changes=changes), token
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +46,7 @@ def guard(authenticator: Authenticator, sessions: Sessions, cookie: str) -> Call
             if policy is None:
                 raise PermissionDenied("This route states no policy, so nobody may call it.")
             if policy.access is not Access.PUBLIC:
-                scope["user"] = await authenticate(scope)
+                scope["user"], scope["auth"] = await authenticate(scope)
                 _authorise(scope["user"], policy)
             await app(scope, receive, send)
 

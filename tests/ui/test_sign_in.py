@@ -121,6 +121,17 @@ def test_a_key_has_no_current_session(live, acme):
         assert client.get("/api/v1/browser-sessions/current").status_code == 404
 
 
+def test_a_cookie_beside_a_key_proves_nothing(live, acme, browser):
+    """Whoever knows a session's id and has some key neither ends it nor hears of it."""
+    browser.sign_in(key=acme[1])
+    stolen = browser.cookies[COOKIE].partition(".")[0] + "." + "a" * 43
+    with with_key(live, acme[1]) as client:
+        client.headers["cookie"] = f"{COOKIE}={stolen}"
+        for method in ("GET", "DELETE"):
+            assert client.request(method, "/api/v1/browser-sessions/current").status_code == 404
+    assert browser.get("/api/v1/browser-sessions/current").status_code == 200
+
+
 def test_the_current_session_tells_its_csrf_token_again(acme, browser):
     first = browser.sign_in(key=acme[1]).json()
     again = browser.get("/api/v1/browser-sessions/current").json()
