@@ -163,7 +163,7 @@ class Slots:
             heapify(heap)
 
     def _victim(self) -> Kept | None:
-        only, on_disk = self._head(ONLY_HERE), self._head(ON_DISK)
+        on_disk, only = self._head(ON_DISK), self._head(ONLY_HERE)  # in this order: who left the disk turns up here
         if only is None or on_disk is None:
             return only or on_disk or self._head(HELD)
         stale, stale_on_disk = self._tick - only.tick + 1, self._tick - on_disk.tick + 1

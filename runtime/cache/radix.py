@@ -392,7 +392,7 @@ class RadixTree:
         cold, warm = self._stale(_COLD_HEAP), self._stale(_WARM)  # and a cold leaf may turn out to be warm again
         if warm is not None or cold is not None:
             return _COLD_HEAP if warm is None or (cold is not None and cold >= warm) else _WARM
-        return next((kind for kind in (_GUARDED, _HELD, _PINNED) if self._heaps[kind]), None)
+        return next((kind for kind in (_OVER, _GUARDED, _HELD, _PINNED) if self._heaps[kind]), None)
 
     def _stale(self, kind: int) -> int | None:
         """The staleness of one heap's first leaf."""

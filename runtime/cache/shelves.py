@@ -38,12 +38,12 @@ class Shelves:
     def of(self, tenant: str) -> int:
         return len(self._order.get(tenant, ()))
 
-    def crowding(self, tenant: str, coming: int = 1) -> Iterator[Kept]:
-        """Who must leave so that this tenant may have `coming` more, one after the other: its own if it is at its
+    def crowding(self, tenant: str) -> Iterator[Kept]:
+        """Who must leave so that this tenant may have one more, one after the other: its own if it is at its
         limit, else whatever was used longest ago."""
-        while self.of(tenant) and self.of(tenant) + coming > self.tenant_most:
+        while self.of(tenant) and self.of(tenant) + 1 > self.tenant_most:
             yield next(iter(self._order[tenant].values()))
-        while self.count and self.count + coming > self.most:
+        while self.count and self.count + 1 > self.most:
             yield min((next(iter(order.values())) for order in self._order.values()), key=lambda kept: kept.tick)
 
     def check(self) -> None:

@@ -45,7 +45,7 @@ class Tiers:
         self.page_bytes = page_bytes
         self.compute_s = inf
         self.fetch_s = FETCH_S
-        self.hits = [0, 0]  # pages restored: from host memory, and of those from disk
+        self.hits = [0, 0]  # pages restored: that host memory kept, and that came from disk for it
         self.bad = 0
         self.failures = 0
         self.unplaced = 0
@@ -237,7 +237,8 @@ class Tiers:
             elif end != "done":
                 self.failures += 1
                 self._sulks_until = now + SULK_S
-                self._behind.clear()
+                while self._behind:
+                    self._behind.popleft().queued = False
             self._unpin(kept)
 
     # Forgetting
@@ -294,6 +295,7 @@ class Tiers:
         for kept in self._kept.values():
             assert kept.slot >= 0 or kept.disk, "a page that is nowhere is remembered"
             assert not kept.dead, "a dead page is found"
+            assert not kept.queued or kept in self._behind, "said to be about to be written, and it is not"
         assert all(kept.pins for kept in self._restores.values()), "to be restored from a slot that may go"
         assert set(self._saves) <= {k.slot for k in (*self._kept.values(), *self._dying)}, "saved for nobody"
 

@@ -71,6 +71,18 @@ def test_above_its_ceiling_a_tenants_own_pages_go_first_held_or_not():
         assert desk.known("quiet", TEXT) == 8, "a ceiling that lets others pay"
 
 
+def test_a_leaf_whose_tenant_went_over_its_ceiling_since_is_found_at_once():
+    desk = Desk(10, most=1)
+    desk.ask("loud", [1, 2])
+    tree = desk.cache.tree
+    lease = desk.cache.lease(b"loud".ljust(32), [3, 4], None, "loud")
+    assert desk.cache.extend(lease, 2)
+    desk.cache.seal(lease, [3, 4], 2)
+    assert tree.evictable == 1
+    assert tree.staleness() is not None, "one page may go, and nobody finds it"
+    desk.cache.release(lease)
+
+
 def test_an_empty_machine_is_anybodys():
     desk = Desk(40, least=4, most=8)
     desk.flood("loud", 10)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tenantry.runtime.cache.kept import Kept, Place, Slots
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.cache.tiers import Tiers
 from tenantry.runtime.config import CacheConfig
@@ -167,6 +168,21 @@ def test_a_full_disk_is_left_alone_for_a_while():
         ended(sim, (3, 3, *LONG))
     sim.drain()
     assert sim.disk.files, "the disk has room again, and nobody tries"
+
+
+def test_what_left_the_disk_gives_up_its_slot_before_what_a_session_keeps():
+    """Its entry lies among those of pages that disk has, and moves when somebody looks."""
+    lost: list[Kept] = []
+    slots = Slots(2, lambda kept, slot: lost.append(kept))
+    place = Place(b"n" * 32, None, "t")
+    gone, held, new = (Kept(place, key, None) for key in (b"gone", b"held", b"new"))
+    gone.disk = True
+    assert slots.give(gone)
+    assert slots.give(held)
+    slots.hold(held, 100.0)
+    gone.disk = False
+    assert slots.give(new)
+    assert lost == [gone]
 
 
 def test_pages_that_disk_has_too_leave_host_memory_first():
