@@ -206,9 +206,7 @@ def _dependencies(gateway: Gateway) -> Mapping[str, Provide]:
         "epoch": gateway.epoch,
         "authenticator": gateway.authenticator,
         "browser": gateway.browser,
-        "console": Console(
-            parts.database, parts.serving.engine, gateway.runs.recent, gateway.books, gateway.registry
-        ),
+        "console": Console(parts.database, parts.serving.engine, gateway.runs.recent, gateway.books),
         "watchers": Watchers(lambda: gateway.runs.draining),
     }
     provided = {name: Provide(_always(value), sync_to_thread=False) for name, value in singletons.items()}

@@ -89,7 +89,9 @@ class Engine:
             footprint = NONE if submit.adapter is None else self._footprint(submit.adapter)
         except (AdapterError, ValueError):
             return Refused(submit.request_id, "adapter_unavailable", "this adapter is not in the store", "adapter")
-        if self._exchange is not None and submit.hand_off:
+        if submit.hand_off:
+            if self._exchange is None:
+                return Refused(submit.request_id, "invalid_request", "this engine hands nothing over", "hand_off")
             return self._hand_off(self._exchange.outbox, submit, footprint, now)
         if self._exchange is not None and submit.expect:
             refused = self._scheduler.objection(submit, footprint)

@@ -71,6 +71,11 @@ class Submit(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     expect: bool = False
     hand_off: bool = False
 
+    @property
+    def tenant(self) -> str:
+        """share_key up to its first "/": whose share, pages and places these are."""
+        return self.share_key.partition("/")[0]
+
 
 class Abort(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Stop a request. Answered by Finished with reason "abort" unless it ended first; unknown ids are ignored."""

@@ -152,14 +152,17 @@ class BrowserSessions:
             row = self._rows[token_id]
         except KeyError:
             row = await asyncio.shield(self._look_up(token_id))
-            self._rows[token_id] = row
         if row is None or not self._is_good(row, token):
             raise Unauthenticated
         return row
 
     async def _look_up(self, token_id: UUID) -> _Row | None:
+        started = self._rows.timer()
         async with self._database.operator() as connection:
-            return self._row(await connection.fetchrow(_SESSION, token_id))
+            row = self._row(await connection.fetchrow(_SESSION, token_id))
+        if self._rows.timer() - started < self._rows.ttl:  # a slow answer may be old already
+            self._rows[token_id] = row
+        return row
 
     def _is_good(self, row: _Row, token: str) -> bool:
         pepper = self._peppers.by_version.get(row.pepper_id)

@@ -14,7 +14,6 @@ from tenantry.platform.core.errors import NotFound
 from tenantry.platform.core.recent import Pace, Recent
 from tenantry.platform.metering.headroom import Headroom, headroom
 from tenantry.platform.metering.reconcile import Reconciliation
-from tenantry.platform.registry.service import Registry
 from tenantry.runtime.messages import Stats
 
 _DAY: Final = """
@@ -112,7 +111,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A version the engine holds. users: requests on it now."""
+    """A version the engine holds, or is about to: see AdapterState. users: requests on it now."""
 
     adapter_id: UUID
     number: int
@@ -147,7 +146,6 @@ class Console:
     engine: Engine
     recent: Recent
     books: Books
-    registry: Registry
 
     async def overview(self, tenant_id: UUID) -> Overview:
         async with self.database.tenant(tenant_id) as connection:
@@ -158,7 +156,8 @@ class Console:
                 "SELECT count(*) FROM adapter WHERE tenant_id = $1 AND deleted_at IS NULL", tenant_id
             )
             resident = await self._residents(connection, tenant_id, None)
-        return Overview(self.recent.pace(tenant_id), day, room, adapters, states, len(resident))
+        held = sum(one.state == "resident" for one in resident)
+        return Overview(self.recent.pace(tenant_id), day, room, adapters, states, held)
 
     async def overview_of_all(self) -> Overview:
         async with self.database.operator() as connection:

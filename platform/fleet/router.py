@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from tenantry.platform.fleet.choice import Candidate, choose
+from tenantry.platform.fleet.choice import MOST_AHEAD, Candidate, choose
 from tenantry.platform.fleet.hints import EngineHints, Sessions, blocks
 from tenantry.platform.fleet.relay import Relay
 from tenantry.platform.fleet.report import EngineReport, report
@@ -51,7 +51,7 @@ class Router:
     one of the role prefill, but as long as one of any role is up, requests are answered.
     """
 
-    def __init__(self, engines: Sequence[Engine], most_ahead: int = 4) -> None:
+    def __init__(self, engines: Sequence[Engine], most_ahead: int = MOST_AHEAD) -> None:
         self.engines = tuple(engines)
         self._by_name = {engine.name: engine for engine in self.engines}
         self._most_ahead = most_ahead
@@ -107,7 +107,13 @@ class Router:
         if not up:
             raise EngineUnavailable(None, "the engine is not ready")
         answers = await asyncio.gather(*(client.guesses() for client in up), return_exceptions=True)
-        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        found = []
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                if not isinstance(answer, EngineUnavailable):
+                    raise answer
+            else:
+                found.append(answer)
         if not found:
             raise EngineUnavailable(None, "the engine does not answer")
         return guessing_together(found)

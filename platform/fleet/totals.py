@@ -9,11 +9,14 @@ from itertools import zip_longest
 
 import msgspec
 
-from tenantry.runtime.messages import AdapterState, Guessing, HandOffCounts, ProposerCounts, Stats
+from tenantry.runtime.messages import AdapterState, Guessing, HandOffCounts, ProposerCounts, Stats, TierCounts
 
 
 def stats_together(parts: Sequence[Stats]) -> Stats | None:
-    """None of none. An adapter that several engines hold is listed once, with all of its bytes and users."""
+    """None of none. step_times are the first one's: fits do not add up.
+
+    An adapter that several engines hold is listed once, with all of its bytes and users.
+    """
     if len(parts) < 2:
         return parts[0] if parts else None
     numbers = {
@@ -30,8 +33,9 @@ def stats_together(parts: Sequence[Stats]) -> Stats | None:
         *map(sum, zip(*(msgspec.structs.astuple(part.hand_offs) for part in parts), strict=True))
     )
     return msgspec.structs.replace(
-        parts[0], **numbers, adapters=tuple(adapters.values()), proposers=proposers, hand_offs=hand_offs
-    )
+        parts[0], **numbers, adapters=tuple(adapters.values()), proposers=proposers, hand_offs=hand_offs,
+        tiers=_tiers(counts for part in parts for counts in part.tiers),
+    )  # fmt: skip
 
 
 def guessing_together(parts: Iterable[Iterable[Guessing]]) -> tuple[Guessing, ...]:
@@ -73,3 +77,13 @@ def _sums(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
 def _both(a: AdapterState, b: AdapterState) -> AdapterState:
     state = "resident" if "resident" in (a.state, b.state) else a.state
     return msgspec.structs.replace(a, state=state, bytes=a.bytes + b.bytes, users=a.users + b.users)
+
+
+def _tiers(counts: Iterable[TierCounts]) -> tuple[TierCounts, ...]:
+    groups: defaultdict[str, list[TierCounts]] = defaultdict(list)
+    for one in counts:
+        groups[one.tier].append(one)
+    return tuple(
+        TierCounts(tier, *map(sum, zip(*(msgspec.structs.astuple(one)[1:] for one in group), strict=True)))
+        for tier, group in groups.items()
+    )

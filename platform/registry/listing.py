@@ -33,7 +33,7 @@ LEFT JOIN LATERAL (SELECT jsonb_agg(jsonb_build_array(x.alias, x.number)
                    FROM (SELECT t.alias, v.number FROM adapter_alias t JOIN adapter_version v
                          ON v.tenant_id = t.tenant_id AND v.id = t.version_id
                          WHERE t.tenant_id = $1 AND t.adapter_id = a.id
-                         ORDER BY t.alias <> 'default', t.alias LIMIT 20) x) s ON true
+                         ORDER BY t.alias <> 'default', t.alias LIMIT {most}) x) s ON true
 ORDER BY {order}
 """
 
@@ -45,6 +45,7 @@ def _statement(sort: Sort, descending: bool) -> str:
         key=", ".join(f"a.{n}" for n in names),
         cursor_key=", ".join(f"x.{n}" for n in names),
         beyond="<" if descending else ">",
+        most=MAX_LISTED,
         order=", ".join(f"a.{n}{way}" for n in names),
     )
 

@@ -50,8 +50,10 @@ class Sweeper:
             swept += batch
             if len(batch) < BATCH:
                 break
-        async with self._database.operator() as connection:
-            await idempotency.delete_expired(connection)
+        more = True
+        while more:
+            async with self._database.operator() as connection:
+                more = await idempotency.delete_expired(connection, BATCH) == BATCH
         if swept:
             log.info("swept expired sessions", count=len(swept))
         return swept

@@ -191,8 +191,7 @@ class Intake:
             return
         try:
             submit = one.submit
-            tenant = submit.share_key.partition("/")[0]
-            lease = cache.lease(submit.namespace, submit.prompt, submit.adapter, tenant)
+            lease = cache.lease(submit.namespace, submit.prompt, submit.adapter, submit.tenant)
         except InvalidNamespace:
             return  # told when it starts
         if not cache.extend(lease, one.pages * cache.page_size):

@@ -58,11 +58,6 @@ class Outbox:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._jobs
 
-    @property
-    def kept(self) -> int:
-        """Segments that wait for their readers."""
-        return len(self._kept)
-
     def take(self, submit: Submit) -> Submit | Refused:
         """What the scheduler is to run for a hand_off request."""
         pages = (len(submit.prompt) - 1) // self._page_size  # at least the last token is the reader's

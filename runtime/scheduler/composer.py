@@ -23,7 +23,7 @@ from tenantry.runtime.scheduler.waiting import WaitingQueue
 from tenantry.runtime.speculative.speculator import NOTHING, Guess, Opening, no_opening
 
 Refuse = Callable[[Request, RuntimeRefusal], None]
-ASKED = 4  # tenants, and requests of one, that are looked at when a place is to be made
+ASKED = 4  # tenants, and requests of one after its first, that are looked at when a place is to be made
 
 
 class Composer:

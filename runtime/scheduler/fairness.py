@@ -6,14 +6,13 @@ even an endless stream of new tenants starves an old one. It must not know reque
 
 Bound. While two tenants both wait without a pause, neither is served more than 2 U virtual tokens (per weight) beyond
 the other: whoever starts was the lowest, and until it is the lowest again it is charged for no more than U, what its
-running sequences can still come to (Ledger.slack).
+running sequences can still come to: each token charged once, with the guesses that may fall for it.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tenantry.runtime.config import COMPUTE_TOKENS_S, LOAD_BYTES_S
-from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN
 
 if TYPE_CHECKING:
     from tenantry.runtime.scheduler.request import Request
@@ -125,14 +124,6 @@ class Ledger:
         """Virtual tokens of work that was done, or will have been when the step in the making ends."""
         request.tenant.counter += units / request.tenant.weight
         request.key.counter += units
-
-    def slack(self, tokens: int, chunk: int, adapter_bytes: int = 0) -> float:
-        """U of the bound, for weight 1 and pages that cost nothing: sequences of `tokens` tokens in all may run,
-        a step computes `chunk` of prompts. A token is charged once, as prompt or as drawn, with the guesses that
-        may fall for it."""
-        prices = self.prices
-        token = max(prices.prompt, prices.decode + MAX_REJECTED_PER_TOKEN * prices.rejected)
-        return token * tokens + prices.prompt * chunk + prices.adapter_byte * adapter_bytes
 
     def _counted(self, request: "Request", by: int) -> None:
         tenant = request.tenant

@@ -110,7 +110,7 @@ class Scheduler:
 
     def _refuse_early(self, submit: Submit) -> None:
         """Raises QueueFull or ShareFull for what finds no room, or would not start before its deadline."""
-        flow = self._ledger.tenants.flows.get(submit.share_key.partition("/")[0])
+        flow = self._ledger.tenants.flows.get(submit.tenant)
         try:
             self._waiting.refuse_full(flow)
         except QueueFull as full:

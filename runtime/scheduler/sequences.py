@@ -50,7 +50,7 @@ class Sequences:
         Raises InvalidNamespace. The sequence is in no queue before, and in `running` after True.
         """
         submit, tokens, cache = sequence.request.submit, sequence.tokens, self._cache
-        lease = cache.lease(submit.namespace, tokens, submit.adapter, submit.share_key.partition("/")[0])
+        lease = cache.lease(submit.namespace, tokens, submit.adapter, submit.tenant)
         missing = cache.pages_for(len(tokens)) - len(lease.pages)
         if missing + len(self.running) > cache.startable or not cache.admit(lease, len(tokens)):
             cache.rollback(lease)

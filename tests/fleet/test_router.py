@@ -21,6 +21,7 @@ from tenantry.runtime.messages import (
     Sampling,
     Stats,
     Submit,
+    TierCounts,
     Tokens,
     Usage,
 )
@@ -212,15 +213,19 @@ async def test_reports_of_several_engines_add_up():
     counts = ProposerCounts("ngram", False, 2, 4, 3, (2, 2), (2, 1))
     told = Guessing(bytes(32), None, 5, 7, (counts,))
     state = AdapterState(b"d", "loading", 10, 1)
-    stats = Stats(steps=3, running=2, step_seconds=0.5, adapters=(state,), proposers=(counts,))
+    host = TierCounts("host", 1, 2, 3, 4, 5, 6, 7)
+    stats = Stats(steps=3, running=2, step_seconds=0.5, adapters=(state,), proposers=(counts,), tiers=(host,))
     a = FakeClient(stats=stats, told=(told,))
-    b = FakeClient(stats=Stats(steps=1, step_seconds=0.25, adapters=(AdapterState(b"d", "resident", 10, 0),)))
+    held = (AdapterState(b"d", "resident", 10, 0),)
+    tiers = (host, TierCounts("disk", 9, 9, 9, 9, 9))
+    b = FakeClient(stats=Stats(steps=1, step_seconds=0.25, adapters=held, tiers=tiers))
     b.told = (Guessing(bytes(32), None, 1, 2, (ProposerCounts("ngram", False, 1, 1, 1, (1,), (1,)),)),)
     router = fleet(a, b)
     together = router.stats
     assert together is not None
     assert (together.steps, together.running, together.step_seconds) == (4, 2, 0.75)
     assert together.adapters == (AdapterState(b"d", "resident", 20, 1),)
+    assert together.tiers == (TierCounts("host", 2, 4, 6, 8, 10, 12, 14), tiers[1])
     assert await router.guesses() == (
         Guessing(bytes(32), None, 6, 9, (ProposerCounts("ngram", False, 3, 5, 4, (3, 2), (3, 1)),)),
     )

@@ -79,7 +79,7 @@ export function Versions({
         cell: ({ row: { original: v } }) => (
           <span className="flex flex-wrap gap-1">
             <StateChip state={v.state} />
-            {resident.some((one) => one.version === v.number) && <StateChip state="resident" />}
+            {resident.some((one) => one.version === v.number && one.state === "resident") && <StateChip state="resident" />}
           </span>
         ),
       },
