@@ -4,7 +4,6 @@ A session stands for one API key and gives the same Principal, so it can never d
 revoked or its tenant suspended. Owns browser_session and sign_in_link; must not know HTTP.
 """
 
-import asyncio
 import hashlib
 import hmac
 import re
@@ -16,13 +15,12 @@ from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
-from cachetools import TTLCache
-
 from tenantry.platform.core import ids
 from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import PermissionDenied, Unauthenticated
 from tenantry.platform.core.secrets import Peppers
 from tenantry.platform.tenants.principal import Principal
+from tenantry.platform.tenants.proofs import Proof, Proofs
 
 SESSION_LIFE: Final = timedelta(hours=12)
 LINK_LIFE: Final = timedelta(minutes=15)
@@ -49,14 +47,6 @@ class Issued:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    principal: Principal
-    pepper_id: int
-    mac: bytes
-    live: bool
-
-
 class BrowserSessions:
     """environment: the only kind of key whose sessions are good here. ttl: seconds that a look-up is believed."""
 
@@ -71,7 +61,7 @@ class BrowserSessions:
         self._database = database
         self._peppers = peppers
         self._environment = environment
-        self._rows: TTLCache[UUID, _Row | None] = TTLCache(CACHED_SESSIONS, ttl, clock)
+        self._proofs: Proofs[UUID] = Proofs(self._look_up, CACHED_SESSIONS, ttl, clock)
 
     async def open(self, principal: Principal) -> Issued:
         """A new session of this key. Sessions of the tenant that ended a day ago are forgotten on the way."""
@@ -104,7 +94,7 @@ class BrowserSessions:
                 "UPDATE browser_session SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = $1",
                 token_id,
             )
-        self._rows.pop(token_id, None)
+        self._proofs.forget(token_id)
 
     def csrf(self, token: str) -> str:
         """What our page must send with every change. Follows from the session, so nothing more is stored."""
@@ -124,7 +114,7 @@ class BrowserSessions:
         """Whose link it was; it is used up now. Raises Unauthenticated, also for the second of two at once."""
         token_id = _id_of(token)
         async with self._database.operator() as connection:
-            row = self._row(await connection.fetchrow(_LINK, token_id))
+            row = _proof(await connection.fetchrow(_LINK, token_id))
             if row is None or not self._is_good(row, token):
                 raise Unauthenticated
             taken = await connection.fetchval(
@@ -146,39 +136,31 @@ class BrowserSessions:
         )  # fmt: skip
         return Issued(token, expires_at)
 
-    async def _proven(self, token: str) -> _Row:
-        token_id = _id_of(token)
-        try:
-            row = self._rows[token_id]
-        except KeyError:
-            row = await asyncio.shield(self._look_up(token_id))
+    async def _proven(self, token: str) -> Proof:
+        row = await self._proofs.get(_id_of(token))
         if row is None or not self._is_good(row, token):
             raise Unauthenticated
         return row
 
-    async def _look_up(self, token_id: UUID) -> _Row | None:
-        started = self._rows.timer()
+    async def _look_up(self, token_id: UUID) -> Proof | None:
         async with self._database.operator() as connection:
-            row = self._row(await connection.fetchrow(_SESSION, token_id))
-        if self._rows.timer() - started < self._rows.ttl:  # a slow answer may be old already
-            self._rows[token_id] = row
-        return row
+            return _proof(await connection.fetchrow(_SESSION, token_id))
 
-    def _is_good(self, row: _Row, token: str) -> bool:
+    def _is_good(self, row: Proof, token: str) -> bool:
         pepper = self._peppers.by_version.get(row.pepper_id)
         if pepper is None or not row.live or row.principal.env != self._environment:
             return False
         return hmac.compare_digest(_digest(token, pepper), row.mac)
 
-    @staticmethod
-    def _row(found: Any) -> _Row | None:
-        if found is None:
-            return None
-        principal = Principal(
-            found["tenant_id"], found["tenant_name"], found["key_id"], found["public_id"], found["env"],
-            frozenset(found["scopes"]),
-        )  # fmt: skip
-        return _Row(principal, found["pepper_id"], found["mac"], found["live"])
+
+def _proof(found: Any) -> Proof | None:
+    if found is None:
+        return None
+    principal = Principal(
+        found["tenant_id"], found["tenant_name"], found["key_id"], found["public_id"], found["env"],
+        frozenset(found["scopes"]),
+    )  # fmt: skip
+    return Proof(principal, found["pepper_id"], found["mac"], found["live"])
 
 
 def _id_of(token: str) -> UUID:

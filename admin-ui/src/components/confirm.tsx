@@ -22,6 +22,7 @@ export function Confirm({ title, impact, name, act, onAct, onClose }: Props) {
 
   async function submit(event: FormEvent) {
     event.preventDefault();
+    if (busy) return;
     if (typed !== name) {
       setError(`Type ${name} to go on.`);
       return;

@@ -6,7 +6,7 @@ import type { PaceView } from "@/lib/api/schema";
 const POLL_MS = 4_000;
 const REFRESH_MS = 3_000;
 
-export type LiveLink = "stream" | "polling";
+type LiveLink = "stream" | "polling";
 
 /**
  * How fast it goes now: a stream of server-sent events, or polling where streams do not come through.

@@ -1,7 +1,7 @@
 export type Theme = "light" | "dark" | "system";
 const KEY = "tenantry-theme";
 
-export function chosenTheme(): Theme {
+function chosenTheme(): Theme {
   const kept = localStorage.getItem(KEY);
   return kept === "light" || kept === "dark" ? kept : "system";
 }

@@ -15,7 +15,7 @@ import {
 import type { ReactNode } from "react";
 import { cn } from "@/lib/cn";
 
-export type Tone = "good" | "warn" | "bad" | "plain" | "accent";
+type Tone = "good" | "warn" | "bad" | "plain" | "accent";
 
 const TONES: Record<Tone, string> = {
   good: "bg-good-wash text-good",

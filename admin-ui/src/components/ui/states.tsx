@@ -74,10 +74,10 @@ export function Partial({ children }: { children: ReactNode }) {
   );
 }
 
-export function Skeleton({ rows = 5, label = "Loading" }: { rows?: number; label?: string }) {
+export function Skeleton({ rows = 5 }: { rows?: number }) {
   return (
     <div role="status" className="grid gap-3 p-4">
-      <span className="sr-only">{label}</span>
+      <span className="sr-only">Loading</span>
       {Array.from({ length: rows }, (_, row) => row).map((row) => (
         <div
           key={row}

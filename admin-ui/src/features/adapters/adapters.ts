@@ -1,4 +1,4 @@
-import { keepPreviousData, useQuery, useQueryClient } from "@tanstack/react-query";
+import { keepPreviousData, useQueries, useQuery, useQueryClient } from "@tanstack/react-query";
 import { usePages } from "@/components/data-table/paging";
 import { answer, api } from "@/lib/api/client";
 import type {
@@ -21,28 +21,40 @@ export interface AdapterSearch {
 
 export function useAdapters(search: AdapterSearch) {
   return usePages<AdapterRow>(["adapters", "list", search], (after) =>
-    answer(api.GET("/api/v1/adapters", { params: { query: { ...search, limit: 50, after } } })),
+    answer(api.GET("/api/v1/adapters", { params: { query: { ...search, limit: PAGE, after } } })),
   );
 }
 
+const PAGE = 50;
+
 /** Use, speed and residency of the adapters on the page, and of no others; a page of rows is a page of ids. */
-export function useAdapterStats(ids: readonly string[]) {
-  const asked = ids.slice(-100);
-  return useQuery({
-    queryKey: ["adapter-stats", asked],
-    queryFn: async () => {
-      const found = await answer(
-        api.GET("/api/v1/adapter-stats", {
-          params: { query: { adapter: [...asked] } },
-          querySerializer: { array: { style: "form", explode: true } },
-        }),
-      );
-      return new Map<string, AdapterStatsView>(found.data.map((one) => [one.adapter, one]));
-    },
-    enabled: asked.length > 0,
-    placeholderData: keepPreviousData,
-    refetchInterval: 15_000,
+export function useAdapterStats(ids: readonly string[]): Map<string, AdapterStatsView> {
+  const pages = Array.from({ length: Math.ceil(ids.length / PAGE) }, (_, i) =>
+    ids.slice(i * PAGE, (i + 1) * PAGE),
+  );
+  return useQueries({
+    queries: pages.map((asked) => ({
+      queryKey: ["adapter-stats", asked],
+      queryFn: () => statsOf(asked),
+      placeholderData: keepPreviousData,
+      refetchInterval: 15_000,
+    })),
+    combine: byAdapter,
   });
+}
+
+async function statsOf(ids: readonly string[]): Promise<AdapterStatsView[]> {
+  const found = await answer(
+    api.GET("/api/v1/adapter-stats", {
+      params: { query: { adapter: [...ids] } },
+      querySerializer: { array: { style: "form", explode: true } },
+    }),
+  );
+  return found.data;
+}
+
+function byAdapter(pages: { data: AdapterStatsView[] | undefined }[]): Map<string, AdapterStatsView> {
+  return new Map(pages.flatMap((page) => page.data ?? []).map((one) => [one.adapter, one]));
 }
 
 export function useAdapter(name: string) {

@@ -4,7 +4,11 @@ import type { AliasView, VersionView } from "@/lib/api/schema";
 import { cn } from "@/lib/cn";
 import { bytes, count, dateTime, money, percent, share } from "@/lib/format";
 
+/** As many groups as the API tells apart. */
+const MOST_GROUPS = 20;
+
 interface Props {
+  id: string;
   name: string;
   numbers: readonly number[];
   versions: readonly VersionView[];
@@ -12,15 +16,19 @@ interface Props {
 }
 
 /** Two versions beside each other: what they are, and how they were used in the last week. */
-export function Compare({ name, numbers, versions, aliases }: Props) {
-  const usage = useSeries({ by: "version", measure: "cost", range: "7d" });
+export function Compare({ id, name, numbers, versions, aliases }: Props) {
+  const usage = useSeries({ by: "version", measure: "cost", range: "7d", adapter: id, groups: MOST_GROUPS });
   const [left, right] = [...numbers]
     .sort((a, b) => a - b)
     .map((number) => versions.find((version) => version.number === number));
   if (!left || !right) return null;
   const used = (version: VersionView) => (usage.data?.data ?? []).filter((point) => point.id === version.id);
+  // Among the sum of all others a version's own share is not known, and nothing is not zero.
+  const known = (version: VersionView) =>
+    usage.data !== undefined && (used(version).length > 0 || !usage.data.data.some((point) => point.rest));
   const sum = (version: VersionView, pick: (point: ReturnType<typeof used>[number]) => number) =>
     used(version).reduce((all, point) => all + pick(point), 0);
+  const shown = (version: VersionView, text: () => string) => (known(version) ? text() : "–");
   const rows: [string, (version: VersionView) => string][] = [
     ["State", (v) => v.state],
     [
@@ -36,8 +44,8 @@ export function Compare({ name, numbers, versions, aliases }: Props) {
     ["Size", (v) => bytes(v.bytes)],
     ["Target modules", (v) => v.targets?.join(", ") ?? "–"],
     ["Uploaded", (v) => dateTime(v.created_at)],
-    ["Requests, 7 days", (v) => count(sum(v, (p) => p.requests))],
-    ["Completion tokens, 7 days", (v) => count(sum(v, (p) => p.completion_tokens))],
+    ["Requests, 7 days", (v) => shown(v, () => count(sum(v, (p) => p.requests)))],
+    ["Completion tokens, 7 days", (v) => shown(v, () => count(sum(v, (p) => p.completion_tokens)))],
     [
       "From the cache, 7 days",
       (v) =>
@@ -58,7 +66,7 @@ export function Compare({ name, numbers, versions, aliases }: Props) {
           ),
         ),
     ],
-    ["Cost, 7 days", (v) => money(String(sum(v, (p) => Number(p.cost)).toFixed(9)))],
+    ["Cost, 7 days", (v) => shown(v, () => money(sum(v, (p) => Number(p.cost)).toFixed(9)))],
   ];
   return (
     <Panel title={`${name}: ${left.number} and ${right.number}`} flush>

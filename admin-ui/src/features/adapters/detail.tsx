@@ -32,7 +32,7 @@ function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
   const navigate = useNavigate();
   const toast = useToast();
   const versions = useVersions(adapter.name);
-  const stats = useAdapterStats([adapter.id]).data?.get(adapter.id);
+  const stats = useAdapterStats([adapter.id]).get(adapter.id);
   const acts = useAdapterActs(adapter.name);
   const [uploading, setUploading] = useState(false);
   const [moving, setMoving] = useState<{ alias: string; version?: number } | null>(null);
@@ -99,6 +99,7 @@ function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
           </Panel>
           {compared.length === 2 && (
             <Compare
+              id={adapter.id}
               name={adapter.name}
               numbers={compared}
               versions={versions.data ?? []}

@@ -82,7 +82,7 @@ const COLUMNS: ColumnDef<Row, unknown>[] = [
   {
     header: "Requests, 24 h",
     meta: { numeric: true, wideOnly: true },
-    cell: ({ row }) => count(row.original.stats?.requests ?? 0),
+    cell: ({ row }) => (row.original.stats ? count(row.original.stats.requests) : "–"),
   },
   {
     header: () => (
@@ -97,7 +97,7 @@ const COLUMNS: ColumnDef<Row, unknown>[] = [
   {
     header: "Cost, 24 h",
     meta: { numeric: true },
-    cell: ({ row }) => money(row.original.stats?.cost ?? "0"),
+    cell: ({ row }) => (row.original.stats ? money(row.original.stats.cost) : "–"),
   },
   {
     id: "created",
@@ -113,7 +113,8 @@ const COLUMNS: ColumnDef<Row, unknown>[] = [
 ];
 
 function Residency({ stats }: { stats: AdapterStatsView | undefined }) {
-  if (!stats || stats.resident.length === 0) return <StateChip state="absent" />;
+  if (!stats) return <span className="text-ink-soft">–</span>;
+  if (stats.resident.length === 0) return <StateChip state="absent" />;
   return (
     <span className="flex flex-wrap gap-1">
       {stats.resident.slice(0, 3).map((one) => (
@@ -205,7 +206,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
             <DataTable
               caption="Adapters"
               columns={COLUMNS}
-              rows={adapters.map((row) => ({ ...row, stats: stats.data?.get(row.id) }))}
+              rows={adapters.map((row) => ({ ...row, stats: stats.get(row.id) }))}
               rowKey={(row) => row.id}
               order={order}
               onOrder={(next) =>

@@ -5,9 +5,11 @@ import { DataTable } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
 import { Button } from "@/components/ui/button";
 import { Chip, StateChip } from "@/components/ui/chip";
+import { useCopy } from "@/components/ui/copy";
 import { Dialog } from "@/components/ui/dialog";
 import { Menu, MenuItem, MenuLine } from "@/components/ui/menu";
 import { Empty } from "@/components/ui/states";
+import { useToast } from "@/components/ui/toast";
 import type { AliasView, ResidentView, VersionView } from "@/lib/api/schema";
 import { ago, brief, bytes, dateTime } from "@/lib/format";
 import type { useVersions } from "./adapters";
@@ -34,6 +36,8 @@ export function Versions({
   onPromote,
   onRetire,
 }: Props) {
+  const copy = useCopy();
+  const toast = useToast();
   const [reported, setReported] = useState<VersionView | null>(null);
   const columns = useMemo<ColumnDef<VersionView, unknown>[]>(
     () => [
@@ -79,7 +83,9 @@ export function Versions({
         cell: ({ row: { original: v } }) => (
           <span className="flex flex-wrap gap-1">
             <StateChip state={v.state} />
-            {resident.some((one) => one.version === v.number && one.state === "resident") && <StateChip state="resident" />}
+            {resident.some((one) => one.version === v.number && one.state === "resident") && (
+              <StateChip state="resident" />
+            )}
           </span>
         ),
       },
@@ -125,7 +131,9 @@ export function Versions({
                 </MenuItem>
                 <MenuItem
                   disabled={!v.digest}
-                  onSelect={() => void navigator.clipboard.writeText(v.digest ?? "")}
+                  onSelect={() =>
+                    void copy(v.digest ?? "").then((done) => done && toast("The digest is copied."))
+                  }
                 >
                   <CopyIcon aria-hidden /> Copy the digest
                 </MenuItem>
@@ -139,7 +147,7 @@ export function Versions({
         },
       },
     ],
-    [aliases, resident, compared, onCompare, onPromote, onRetire],
+    [aliases, resident, compared, onCompare, onPromote, onRetire, copy, toast],
   );
   return (
     <>

@@ -25,7 +25,7 @@ export function useKeyActs() {
   };
 }
 
-export type KeyState = "active" | "revoked" | "expired";
+type KeyState = "active" | "revoked" | "expired";
 
 export function stateOf(key: Pick<KeyView, "revoked_at" | "expires_at">, now = Date.now()): KeyState {
   if (key.revoked_at) return "revoked";

@@ -1,7 +1,7 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import type { ColumnDef } from "@tanstack/react-table";
 import { Plus } from "lucide-react";
-import { type FormEvent, useMemo, useState } from "react";
+import { type FormEvent, useCallback, useMemo, useState } from "react";
 import { Confirm } from "@/components/confirm";
 import { DataTable } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
@@ -14,7 +14,7 @@ import { Field, Input } from "@/components/ui/input";
 import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
-import { linesOf } from "@/features/adapters/impact";
+import { ImpactList } from "@/features/adapters/impact";
 import { CreateKey } from "@/features/keys/create-key";
 import { Rooms } from "@/features/limits";
 import { answer, api } from "@/lib/api/client";
@@ -23,7 +23,6 @@ import { dateTime } from "@/lib/format";
 import { LimitsForm } from "./limits-form";
 
 export function TenantsPage() {
-  const client = useQueryClient();
   const toast = useToast();
   const query = usePages<TenantView>(["tenants"], (after) =>
     answer(api.GET("/api/v1/tenants", { params: { query: { limit: 50, after } } })),
@@ -32,16 +31,8 @@ export function TenantsPage() {
   const [shown, setShown] = useState<TenantView | null>(null);
   const [suspending, setSuspending] = useState<TenantView | null>(null);
 
+  const setStatus = useSetStatus();
   const columns = useMemo<ColumnDef<TenantView, unknown>[]>(() => {
-    async function setStatus(tenant: TenantView, status: "active" | "suspended") {
-      await answer(
-        api.PATCH("/api/v1/tenants/{tenant_id}", {
-          params: { path: { tenant_id: tenant.id } },
-          body: { status },
-        }),
-      );
-      await client.invalidateQueries({ queryKey: ["tenants"] });
-    }
     return [
       { header: "Tenant", cell: ({ row }) => <span className="font-medium">{row.original.name}</span> },
       { header: "State", cell: ({ row }) => <StateChip state={row.original.status} /> },
@@ -77,7 +68,7 @@ export function TenantsPage() {
         ),
       },
     ];
-  }, [client, toast]);
+  }, [setStatus, toast]);
 
   return (
     <>
@@ -114,18 +105,24 @@ export function TenantsPage() {
           impact={<SuspendImpact tenant={suspending} />}
           onClose={() => setSuspending(null)}
           onAct={async () => {
-            await answer(
-              api.PATCH("/api/v1/tenants/{tenant_id}", {
-                params: { path: { tenant_id: suspending.id } },
-                body: { status: "suspended" },
-              }),
-            );
-            await client.invalidateQueries({ queryKey: ["tenants"] });
+            await setStatus(suspending, "suspended");
             toast(`${suspending.name} is suspended.`);
           }}
         />
       )}
     </>
+  );
+}
+
+function useSetStatus() {
+  const client = useQueryClient();
+  return useCallback(
+    async (tenant: TenantView, status: "active" | "suspended") => {
+      const path = { tenant_id: tenant.id };
+      await answer(api.PATCH("/api/v1/tenants/{tenant_id}", { params: { path }, body: { status } }));
+      await client.invalidateQueries({ queryKey: ["tenants"] });
+    },
+    [client],
   );
 }
 
@@ -140,11 +137,7 @@ function SuspendImpact({ tenant }: { tenant: TenantView }) {
     <>
       <p>Every new request of this tenant is refused, and its people are signed out, within two seconds.</p>
       {impact.data ? (
-        <ul className="mt-2 list-disc pl-5">
-          {linesOf(impact.data).map((line) => (
-            <li key={line}>{line}</li>
-          ))}
-        </ul>
+        <ImpactList impact={impact.data} />
       ) : (
         <p className="mt-1">
           {impact.error ? "What it hits could not be counted." : "Counting what it hits…"}

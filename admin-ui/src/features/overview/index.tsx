@@ -7,7 +7,7 @@ import { PageHeader } from "@/components/layout/page";
 import { Chip, StateChip } from "@/components/ui/chip";
 import { Meter } from "@/components/ui/meter";
 import { Panel } from "@/components/ui/panel";
-import { Failed, Skeleton, View } from "@/components/ui/states";
+import { Skeleton, View } from "@/components/ui/states";
 import { useSession } from "@/features/session/session";
 import { useLive } from "@/hooks/use-live";
 import { answer, api } from "@/lib/api/client";
@@ -57,13 +57,9 @@ function Overview({ tenant }: { tenant: string }) {
           </Chip>
         }
       />
-      {query.data === undefined && query.error ? (
-        <Failed error={query.error} onRetry={() => void query.refetch()} />
-      ) : (
-        <View query={query} rows={10}>
-          {(overview) => <Tiles overview={overview} pace={pace ?? overview.pace} />}
-        </View>
-      )}
+      <View query={query} rows={10}>
+        {(overview) => <Tiles overview={overview} pace={pace ?? overview.pace} />}
+      </View>
     </>
   );
 }

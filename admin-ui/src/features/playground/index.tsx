@@ -52,6 +52,7 @@ function Playground({ models, chosen }: { models: string[]; chosen: readonly str
 
   async function go(event?: FormEvent) {
     event?.preventDefault();
+    if (running) return;
     if (!ask.prompt.trim()) {
       setError("Write a message first.");
       return;

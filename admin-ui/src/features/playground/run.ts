@@ -2,7 +2,7 @@ import { answer, api, changeHeaders } from "@/lib/api/client";
 import { ApiError, problemOf } from "@/lib/api/errors";
 import type { UsageEventView } from "@/lib/api/schema";
 import { sseData } from "@/lib/sse";
-import type { Ask } from "./snippets";
+import { type Ask, messages } from "./snippets";
 
 /** One answer as it grows. Times are this browser's own; counts and cost are the server's. */
 export interface Outcome {
@@ -17,7 +17,7 @@ export interface Outcome {
   error: string | null;
 }
 
-export interface TokenUsage {
+interface TokenUsage {
   prompt: number;
   cached: number;
   completion: number;
@@ -50,7 +50,7 @@ interface WireUsage {
   completion_tokens_details?: { accepted_prediction_tokens?: number; rejected_prediction_tokens?: number };
 }
 
-export function usageOf(wire: WireUsage): TokenUsage {
+function usageOf(wire: WireUsage): TokenUsage {
   return {
     prompt: wire.prompt_tokens,
     completion: wire.completion_tokens,
@@ -109,10 +109,7 @@ export async function run(
 export function bodyOf(ask: Ask, model: string) {
   return {
     model,
-    messages: [
-      ...(ask.system ? [{ role: "system", content: ask.system }] : []),
-      { role: "user", content: ask.prompt },
-    ],
+    messages: messages(ask),
     max_tokens: ask.maxTokens,
     temperature: ask.temperature,
     ...(ask.seed === null ? {} : { seed: ask.seed }),

@@ -49,7 +49,8 @@ export function snippet(language: Language, ask: Ask, model: string, origin: str
   }
 }
 
-function messages(ask: Ask) {
+/** What is said, as the API takes it. */
+export function messages(ask: Ask) {
   const user = { role: "user", content: ask.prompt };
   return ask.system ? [{ role: "system", content: ask.system }, user] : [user];
 }

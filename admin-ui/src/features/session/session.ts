@@ -20,10 +20,8 @@ export function useSession() {
   const scopes = new Set(data.me.scopes);
   return {
     me: data.me,
-    expiresAt: data.expires_at,
     isOperator: scopes.has("operator"),
     mayManage: scopes.has("manage") || scopes.has("operator"),
-    mayInfer: scopes.has("inference"),
   };
 }
 

@@ -15,8 +15,15 @@ import { allEvents, type EventsAsked, useEvents } from "./usage";
 
 const COLUMNS: ColumnDef<UsageEventView, unknown>[] = [
   {
-    header: "When",
-    cell: ({ row }) => <span className="whitespace-nowrap">{dateTime(row.original.occurred_at)}</span>,
+    header: "When, request",
+    cell: ({ row: { original: e } }) => (
+      <div className="whitespace-nowrap">
+        {dateTime(e.occurred_at)}
+        <div className="font-mono text-xs text-ink-soft" title={e.request_id}>
+          {brief(e.request_id)}…{e.request_id.slice(-6)}
+        </div>
+      </div>
+    ),
   },
   { header: "Model", cell: ({ row }) => <span className="font-medium">{row.original.model}</span> },
   {
@@ -44,15 +51,6 @@ const COLUMNS: ColumnDef<UsageEventView, unknown>[] = [
       milliseconds((Date.parse(e.occurred_at) - Date.parse(e.admitted_at)) / 1000),
   },
   { header: "Cost", meta: { numeric: true }, cell: ({ row }) => money(row.original.cost) },
-  {
-    header: "Request",
-    meta: { wideOnly: true },
-    cell: ({ row }) => (
-      <span className="font-mono text-xs whitespace-nowrap text-ink-soft" title={row.original.request_id}>
-        {brief(row.original.request_id)}…{row.original.request_id.slice(-6)}
-      </span>
-    ),
-  },
 ];
 
 const CSV_FIELDS = [

@@ -7,7 +7,7 @@ export const RANGES = [
 ] as const;
 
 export type Range = (typeof RANGES)[number]["value"];
-export type Bucket = (typeof RANGES)[number]["bucket"];
+type Bucket = (typeof RANGES)[number]["bucket"];
 
 const HOUR_MS = 3_600_000;
 

@@ -7,12 +7,13 @@ import type { Measure } from "./stack";
 
 export type By = "adapter" | "version" | "key" | "total";
 
-export interface SeriesAsked {
+interface SeriesAsked {
   by: By;
   measure: Measure;
   range: Range;
   key?: string;
   adapter?: string;
+  groups?: number;
 }
 
 export interface Series extends UsageSeries {
@@ -32,6 +33,7 @@ export function useSeries(asked: SeriesAsked) {
         to: span.to,
         key: asked.key,
         adapter: asked.adapter,
+        groups: asked.groups,
       };
       return { ...(await answer(api.GET("/api/v1/usage/series", { params: { query } }))), span };
     },
