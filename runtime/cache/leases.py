@@ -13,7 +13,8 @@ from typing import Protocol
 from tenantry.runtime.cache.arena import Arena, BlockClass
 from tenantry.runtime.cache.kept import Kept
 from tenantry.runtime.cache.names import Name, chain, tag_of
-from tenantry.runtime.cache.radix import TOKEN_BYTES, Node, RadixTree, encode
+from tenantry.runtime.cache.nodes import TOKEN_BYTES, Node, encode
+from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.cache.sessions import Sessions
 from tenantry.runtime.cache.shares import Shares
 from tenantry.runtime.cache.tiers import Fetching, Tiers

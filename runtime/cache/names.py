@@ -14,7 +14,7 @@ _PERSON = b"tenantry-kv-v1"
 
 class Name(NamedTuple):
     """key: of the page. parent: the key of the page before it, or the namespace. tokens: its own, as fixed-width
-    bytes (radix.encode)."""
+    bytes (nodes.encode)."""
 
     key: bytes
     parent: bytes

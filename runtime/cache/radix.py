@@ -12,86 +12,16 @@ Before them goes what a tenant has beyond its ceiling; after them its floor (sha
 and what it has pinned last of all: nothing is beyond eviction.
 """
 
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from struct import Struct
 
-from tenantry.runtime.cache.names import Name, name_of
+from tenantry.runtime.cache.nodes import TOKEN_BYTES, Node, Root, below, encode, evictable
 from tenantry.runtime.cache.shares import Shares
 
-TOKEN_BYTES = array("I").itemsize
 _USES = 20  # bits of a tick that count uses within a step
 _COLD = 4  # times as stale: to be used again, its adapter must first be loaded
-
-
-def encode(tokens: Sequence[int]) -> bytes:
-    """Token ids as the fixed-width bytes that node keys are cut from."""
-    return array("I", tokens).tobytes()
-
-
-class Node:
-    """One sealed page under its parent, or a root (no parent, page -1)."""
-
-    __slots__ = (
-        "_name", "children", "doomed", "ending", "keep", "key", "page", "parent", "pinned", "ref", "root", "serial",
-        "session", "tick", "until",
-    )  # fmt: skip
-
-    def __init__(self, root: "Root", parent: "Node | None", key: bytes, page: int) -> None:
-        self.root = root
-        self.parent = parent
-        self.key = key
-        self.page = page
-        self.children: dict[bytes, Node] = {}
-        self.ref = 0
-        self.tick = 0  # last use
-        self.serial = 0  # of its newest entry among the evictable leaves
-        self.keep = False  # it was used again, or by a session: lower tiers are to have it
-        self.until = 0.0  # a session holds it so long
-        self.pinned = 0.0  # and has it pinned
-        self.session = ""  # the tag of the first that did
-        self.ending = False  # and somebody looks when that is over
-        self.doomed = False  # it is to go as soon as nobody uses it
-        self._name: bytes | None = None
-
-    @property
-    def name(self) -> Name:
-        """What lower tiers know it by. Not for roots."""
-        assert self.parent is not None, "a root is no page"
-        return Name(self._chained(), self.parent._chained(), self.key)
-
-    def _chained(self) -> bytes:
-        """Worked out when it is first asked for: whoever has no lower tiers never pays for it."""
-        unnamed: list[Node] = []
-        at = self
-        while at._name is None:
-            if isinstance(at, Root):
-                at._name = at.namespace
-                break
-            unnamed.append(at)
-            assert at.parent is not None
-            at = at.parent
-        name = at._name
-        for node in reversed(unnamed):
-            name = node._name = name_of(name, node.key)
-        return name
-
-
-class Root(Node):
-    """All that one namespace has computed. weights: the digest it was computed under, or None for the base.
-    cold: whether those weights have left the device. tenant: whose it is, opaque."""
-
-    __slots__ = ("cold", "dropped", "namespace", "tenant", "weights")
-
-    def __init__(self, namespace: bytes, weights: bytes | None, tenant: str = "") -> None:
-        super().__init__(self, None, b"", -1)
-        self.namespace = namespace
-        self.weights = weights
-        self.tenant = tenant
-        self.dropped = False
-        self.cold = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +197,7 @@ class RadixTree:
             node = heappop(self._ends)[2]
             node.ending = False
             self._look_after(node)
-            if _evictable(node):
+            if evictable(node):
                 self._queue(node)
 
     def find(self, namespace: bytes, keys: Sequence[bytes]) -> list[Node]:
@@ -285,7 +215,7 @@ class RadixTree:
         """Pages of a path's end that nobody is likely to want: evicted now, as far as nothing needs them."""
         for node in reversed(path):
             node.until = node.pinned = 0.0
-            if _evictable(node):
+            if evictable(node):
                 if self.leaving is not None:
                     self.leaving(node)
                 self._remove(node)
@@ -295,7 +225,7 @@ class RadixTree:
         for node in reversed(path):
             node.until = node.pinned = 0.0
             node.keep, node.doomed = False, True
-            if _evictable(node):
+            if evictable(node):
                 self._remove(node)
 
     def moved(self, page: int, to: int) -> None:
@@ -310,7 +240,7 @@ class RadixTree:
         for namespace in self.namespaces(weights):
             root = self._roots[namespace]
             root.cold = True
-            for node in [n for n in _below(root) if not n.children and n.ref == 0]:
+            for node in [n for n in below(root) if not n.children and n.ref == 0]:
                 self._queue(node)
 
     def thaw(self, weights: bytes) -> None:
@@ -324,7 +254,7 @@ class RadixTree:
         if root is None:
             return
         root.dropped = True
-        for node in [n for n in _below(root) if not n.children and n.ref == 0]:
+        for node in [n for n in below(root) if not n.children and n.ref == 0]:
             self._leaf(node)
         if root.ref:
             self._dropped.add(root)
@@ -345,7 +275,7 @@ class RadixTree:
             else:
                 del self._roots[node.namespace]
         elif node.root.dropped or node.doomed:
-            while node.parent is not None and _evictable(node) and (node.root.dropped or node.doomed):
+            while node.parent is not None and evictable(node) and (node.root.dropped or node.doomed):
                 parent = node.parent
                 self._detach(node)
                 node = parent
@@ -364,13 +294,13 @@ class RadixTree:
         heap = self._heaps[kind]
         heappush(heap, (node.tick, self._serial, node))
         if len(heap) > 2 * self.evictable + 64:
-            heap[:] = [entry for entry in heap if entry[1] == entry[2].serial and _evictable(entry[2])]
+            heap[:] = [entry for entry in heap if entry[1] == entry[2].serial and evictable(entry[2])]
             heapify(heap)
 
     def _unguard(self, tenant: str) -> None:
         """It has more than its floor: of all its leaves the stalest may go."""
         for node in self._guarded.pop(tenant, ()):
-            if _evictable(node):
+            if evictable(node):
                 self._queue(node)
 
     def _kind(self, node: Node) -> int:
@@ -399,7 +329,7 @@ class RadixTree:
         heap = self._heaps[kind]
         while heap:
             tick, serial, node = heap[0]
-            current = serial == node.serial and _evictable(node)
+            current = serial == node.serial and evictable(node)
             if current and self._kind(node) == kind:
                 return ((self._tick >> _USES) - (tick >> _USES) + 1) * (_COLD if kind in (_OVER, _COLD_HEAP) else 1)
             heappop(heap)
@@ -434,7 +364,7 @@ class RadixTree:
     def __iter__(self) -> Iterator[Node]:
         """Every page node, those of dropped namespaces included: for checks."""
         for root in (*self._roots.values(), *self._dropped):
-            yield from _below(root)
+            yield from below(root)
 
     def check(self, leases: Mapping[Node, int]) -> set[int]:
         """Assert every invariant, given how many leases end at each node. Returns the pages."""
@@ -465,16 +395,3 @@ class RadixTree:
         assert pages == self._pages.keys(), "nodes and pages differ"
         assert pinned == self.pinned, "pinned nodes miscounted"
         return pages
-
-
-def _evictable(node: Node) -> bool:
-    parent = node.parent
-    return not node.children and node.ref == 0 and parent is not None and parent.children.get(node.key) is node
-
-
-def _below(root: Node) -> Iterator[Node]:
-    stack = list(root.children.values())
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(node.children.values())

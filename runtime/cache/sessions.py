@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
 from tenantry.runtime.cache.names import tag_of
-from tenantry.runtime.cache.radix import Node, RadixTree
+from tenantry.runtime.cache.nodes import Node
+from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.cache.tiers import Tiers
 
 MOST = 1 << 13  # sessions remembered, also when their time is over, so that deleting one finds what it left

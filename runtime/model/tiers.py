@@ -9,8 +9,8 @@ from hashlib import blake2b
 
 from tenantry.runtime.cache.disk import DiskPages
 from tenantry.runtime.cache.host import HostPages
+from tenantry.runtime.cache.nodes import TOKEN_BYTES
 from tenantry.runtime.cache.pool import KvPool
-from tenantry.runtime.cache.radix import TOKEN_BYTES
 from tenantry.runtime.cache.tiers import Tiers
 from tenantry.runtime.config import EngineConfig
 from tenantry.runtime.plan import NOTHING_COPIED, Copied, Copies

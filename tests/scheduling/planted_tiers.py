@@ -45,7 +45,7 @@ def names_that_forget_what_came_before(patch):
             yield name._replace(key=name.tokens[:1] * 32, parent=namespace)
 
     patch.setattr(leases, "chain", chain)
-    patch.setattr("tenantry.runtime.cache.radix.name_of", lambda parent, tokens: tokens[:1] * 32)
+    patch.setattr("tenantry.runtime.cache.nodes.name_of", lambda parent, tokens: tokens[:1] * 32)
     patch.setattr(Tiers, "knows", lambda self, namespace, weights: True)
     patch.setattr(Tiers, "reach", _believing_reach)
 
@@ -68,7 +68,7 @@ def a_tenant_left_out_of_one_tiers_keys(patch):
     original = leases.chain
     patch.setattr(leases, "chain", lambda namespace, tokens, width: original(bytes(32), tokens, width))
     patch.setattr(
-        "tenantry.runtime.cache.radix.Node.name",
+        "tenantry.runtime.cache.nodes.Node.name",
         property(lambda node: [*original(bytes(32), _path(node), len(node.key))][-1]),
     )
     patch.setattr(Tiers, "knows", lambda self, namespace, weights: True)
