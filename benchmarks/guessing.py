@@ -17,8 +17,9 @@ from tenantry.adapters.room import Budget, Footprint
 from tenantry.adapters.store import LocalStore
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
+from tenantry.runtime.counts import Guessing, ProposerCounts
 from tenantry.runtime.engine import Engine, Runner
-from tenantry.runtime.messages import Finished, Guessing, ProposerCounts, Sampling, Submit, Tokens
+from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.scheduler import Scheduler

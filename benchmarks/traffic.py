@@ -14,9 +14,10 @@ from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import NONE, Budget
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.counts import Stats
 from tenantry.runtime.engine import Engine
 from tenantry.runtime.journal import Record
-from tenantry.runtime.messages import Finished, Refused, Sampling, Stats, Submit, Tokens
+from tenantry.runtime.messages import Finished, Refused, Sampling, Submit, Tokens
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.scheduler.scheduler import Scheduler

@@ -34,15 +34,14 @@ from tenantry.platform.registry.bases import ensure_base
 from tenantry.platform.registry.service import Allowance
 from tenantry.platform.tenants import service
 from tenantry.platform.tenants.bootstrap import ensure_operator
+from tenantry.runtime.counts import Guessing, Stats
 from tenantry.runtime.errors import EngineUnavailable
 from tenantry.runtime.messages import (
     ChoiceFinished,
     Event,
     Finished,
     FinishReason,
-    Guessing,
     Refused,
-    Stats,
     Submit,
     TokenLogprob,
     Tokens,

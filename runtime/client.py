@@ -17,6 +17,7 @@ import zmq
 import zmq.asyncio
 
 from tenantry.runtime import link
+from tenantry.runtime.counts import Guessing, Stats
 from tenantry.runtime.errors import EngineUnavailable, RuntimeRefusal
 from tenantry.runtime.messages import (
     Abort,
@@ -30,7 +31,6 @@ from tenantry.runtime.messages import (
     Event,
     Finished,
     Guesses,
-    Guessing,
     HandedOver,
     HandOff,
     KeepSession,
@@ -38,7 +38,6 @@ from tenantry.runtime.messages import (
     Pong,
     Refused,
     Release,
-    Stats,
     Submit,
     Take,
     Tokens,

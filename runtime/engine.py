@@ -13,20 +13,11 @@ import structlog
 
 from tenantry.adapters.errors import AdapterError
 from tenantry.adapters.room import NONE, Footprint
+from tenantry.runtime.counts import Guessing, Stats
 from tenantry.runtime.disagg.exchange import Exchange
 from tenantry.runtime.disagg.outbox import Outbox
 from tenantry.runtime.journal import Closed, Counted, Opened, Record
-from tenantry.runtime.messages import (
-    Event,
-    Finished,
-    Guessing,
-    HandOff,
-    Refused,
-    Stats,
-    Submit,
-    Tokens,
-    Usage,
-)
+from tenantry.runtime.messages import Event, Finished, HandOff, Refused, Submit, Tokens, Usage
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.scheduler import NO_GUESSES, Scheduler
 from tenantry.runtime.speculative.speculator import Guess, Judged, Speculator, no_opening

@@ -14,7 +14,7 @@ from tenantry.platform.core.errors import NotFound
 from tenantry.platform.core.recent import Pace, Recent
 from tenantry.platform.metering.headroom import Headroom, headroom
 from tenantry.platform.metering.reconcile import Reconciliation
-from tenantry.runtime.messages import Stats
+from tenantry.runtime.counts import Stats
 
 _DAY: Final = """
 SELECT coalesce(sum(requests), 0)::bigint AS requests, coalesce(sum(prompt), 0)::bigint AS prompt,

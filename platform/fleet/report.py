@@ -9,7 +9,7 @@ import msgspec
 
 from tenantry.runtime.client import EngineClient
 from tenantry.runtime.config import Role
-from tenantry.runtime.messages import Stats
+from tenantry.runtime.counts import Stats
 
 
 class PagesView(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class EngineReport(msgspec.Struct, frozen=True):
     """state: "ready"; "draining" (it ends what it has); "away" (it starts, hangs or died: no numbers). epoch: names
     this life of it. open: requests of this gateway. known_prefix_blocks: what the router believes it has.
     rerouted: requests that it failed and another engine took over. step_seconds: spent in all steps. hand_offs: see
-    runtime.messages.HandOffCounts.
+    runtime.counts.HandOffCounts.
     """
 
     name: str

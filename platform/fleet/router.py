@@ -18,8 +18,9 @@ from tenantry.platform.fleet.routed import Routed, Started
 from tenantry.platform.fleet.totals import guessing_together, stats_together
 from tenantry.runtime.client import EngineClient
 from tenantry.runtime.config import Role
+from tenantry.runtime.counts import Guessing, Stats
 from tenantry.runtime.errors import EngineUnavailable
-from tenantry.runtime.messages import Guessing, Stats, Submit
+from tenantry.runtime.messages import Submit
 
 WORTH_TOKENS = 64  # that are left of a prompt: fewer are computed where they are decoded
 _HOLDING = ("resident", "loading")

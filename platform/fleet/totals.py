@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import msgspec
 
-from tenantry.runtime.messages import AdapterState, Guessing, HandOffCounts, ProposerCounts, Stats, TierCounts
+from tenantry.runtime.counts import AdapterState, Guessing, HandOffCounts, ProposerCounts, Stats, TierCounts
 
 
 def stats_together(parts: Sequence[Stats]) -> Stats | None:

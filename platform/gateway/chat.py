@@ -27,7 +27,8 @@ from tenantry.platform.metering.admission import Admission, Order
 from tenantry.platform.registry.models import Target
 from tenantry.platform.registry.service import Registry
 from tenantry.platform.tenants.principal import Principal
-from tenantry.runtime.messages import Guessing, Sampling, Stats, Submit
+from tenantry.runtime.counts import Guessing, Stats
+from tenantry.runtime.messages import Sampling, Submit
 from tenantry.runtime.namespace import Namespace
 
 TOKENISE_DEADLINE_S = 5.0

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from tenantry.platform.gateway.chat import Engine
-from tenantry.runtime.messages import HandOffCounts, ProposerCounts, StepTimes, TierCounts
+from tenantry.runtime.counts import HandOffCounts, ProposerCounts, StepTimes, TierCounts
 
 _GAUGES = {
     "running": "Sequences in the running batch.",

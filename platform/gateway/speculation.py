@@ -19,8 +19,8 @@ from tenantry.platform.registry.service import Registry
 from tenantry.platform.tenants import service as tenants
 from tenantry.platform.tenants.models import Tenant
 from tenantry.platform.tenants.principal import Principal
+from tenantry.runtime.counts import Guessing, ProposerCounts
 from tenantry.runtime.errors import EngineUnavailable
-from tenantry.runtime.messages import Guessing, ProposerCounts
 from tenantry.runtime.namespace import Namespace
 
 PAGE = 100

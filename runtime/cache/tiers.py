@@ -14,7 +14,7 @@ from math import inf
 from tenantry.runtime.cache.kept import Kept, Place, Slots
 from tenantry.runtime.cache.names import Name
 from tenantry.runtime.cache.shelves import Shelves
-from tenantry.runtime.messages import TierCounts
+from tenantry.runtime.counts import TierCounts
 from tenantry.runtime.plan import NO_COPIES, Copied, Copies, DiskPage, Erase
 
 MOST_WRITES = 32  # pages on their way to disk at once

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tenantry.adapters.room import Footprint
+from tenantry.runtime.counts import HandOffCounts
 from tenantry.runtime.disagg.intake import Intake, Ready
 from tenantry.runtime.disagg.outbox import Outbox
-from tenantry.runtime.messages import Event, HandOff, HandOffCounts, Submit
+from tenantry.runtime.messages import Event, HandOff, Submit
 from tenantry.runtime.plan import StepPlan, StepResult
 
 

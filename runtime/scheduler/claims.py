@@ -9,8 +9,8 @@ from contextlib import suppress
 from tenantry.adapters.errors import ResidencyError
 from tenantry.adapters.residency import Outcome, Residency
 from tenantry.adapters.room import Footprint
+from tenantry.runtime.counts import AdapterState
 from tenantry.runtime.errors import AdapterUnavailable
-from tenantry.runtime.messages import AdapterState
 from tenantry.runtime.plan import Load, StepResult
 from tenantry.runtime.scheduler.request import Request
 

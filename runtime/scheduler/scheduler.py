@@ -16,18 +16,9 @@ from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.arena import BlockClass
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import ScheduleConfig
+from tenantry.runtime.counts import Stats
 from tenantry.runtime.errors import AdapterUnavailable, InvalidRequest, QueueFull, RuntimeRefusal, ShareFull
-from tenantry.runtime.messages import (
-    ChoiceFinished,
-    Event,
-    Finished,
-    FinishReason,
-    Refused,
-    Stats,
-    Submit,
-    Tokens,
-    Usage,
-)
+from tenantry.runtime.messages import ChoiceFinished, Event, Finished, FinishReason, Refused, Submit, Tokens, Usage
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
 from tenantry.runtime.scheduler.bounds import validate
 from tenantry.runtime.scheduler.claims import Claims

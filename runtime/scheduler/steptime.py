@@ -6,7 +6,7 @@ Pure floats; the runner measures, this only remembers. In milliseconds inside, s
 
 from collections.abc import Sequence
 
-from tenantry.runtime.messages import StepTimes
+from tenantry.runtime.counts import StepTimes
 from tenantry.runtime.plan import Row
 
 DOUBT = 100.0  # standard deviation, in ms, of a coefficient about which nothing is known: or this many

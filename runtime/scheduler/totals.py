@@ -6,7 +6,7 @@ Owns no state of the scheduler but these few numbers. It must not know how they 
 from dataclasses import dataclass
 
 from tenantry.runtime.cache.leases import KvCache
-from tenantry.runtime.messages import Stats
+from tenantry.runtime.counts import Stats
 from tenantry.runtime.scheduler.claims import Claims
 from tenantry.runtime.scheduler.sequences import Sequences
 from tenantry.runtime.scheduler.steptime import StepTimeModel

@@ -9,7 +9,7 @@ from itertools import chain
 
 import msgspec
 
-from tenantry.runtime.messages import Guessing, ProposerCounts
+from tenantry.runtime.counts import Guessing, ProposerCounts
 from tenantry.runtime.speculative.acceptance import Acceptance, at_depth, graded
 from tenantry.runtime.speculative.asking import LONGEST_REST, Asker, Asking, Cost, Times
 from tenantry.runtime.speculative.depth import share

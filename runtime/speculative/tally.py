@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tenantry.runtime.messages import Guessing, ProposerCounts
+from tenantry.runtime.counts import Guessing, ProposerCounts
 
 POSITIONS: Final = 16  # deeper guesses count with the last one
 NAMESPACES: Final = 1024

@@ -1,7 +1,8 @@
 """The oracle is right as often as it is told to be; figures are of full decode steps, and of pairs."""
 
 from benchmarks.guessing import Oracle, Pairs, Run, Step
-from tenantry.runtime.messages import Guessing, ProposerCounts, Sampling
+from tenantry.runtime.counts import Guessing, ProposerCounts
+from tenantry.runtime.messages import Sampling
 from tenantry.runtime.plan import Draw, Row, RowResult, StepPlan, StepResult
 
 PROMPT, TRUTH = (1, 2, 3), tuple(range(100, 160))

@@ -11,6 +11,7 @@ import zmq
 
 from tenantry.runtime import client as client_module
 from tenantry.runtime.client import EngineClient
+from tenantry.runtime.counts import Guessing, ProposerCounts, Stats
 from tenantry.runtime.errors import EngineUnavailable, InvalidRequest
 from tenantry.runtime.link import ServerLink
 from tenantry.runtime.messages import (
@@ -21,12 +22,9 @@ from tenantry.runtime.messages import (
     Events,
     Finished,
     Guesses,
-    Guessing,
     Ping,
     Pong,
-    ProposerCounts,
     Sampling,
-    Stats,
     Submit,
     Tokens,
     Usage,

@@ -9,22 +9,9 @@ import pytest
 from tenantry.platform.fleet.hints import BLOCK_TOKENS
 from tenantry.platform.fleet.router import Engine, Router
 from tenantry.platform.fleet.totals import stats_together
+from tenantry.runtime.counts import AdapterState, Guessing, ProposerCounts, Stats, TierCounts
 from tenantry.runtime.errors import EngineUnavailable
-from tenantry.runtime.messages import (
-    AdapterState,
-    Event,
-    Finished,
-    Guessing,
-    Pong,
-    ProposerCounts,
-    Refused,
-    Sampling,
-    Stats,
-    Submit,
-    TierCounts,
-    Tokens,
-    Usage,
-)
+from tenantry.runtime.messages import Event, Finished, Pong, Refused, Sampling, Submit, Tokens, Usage
 
 LONG = tuple(range(4 * BLOCK_TOKENS))
 GONE = EngineUnavailable(None, "the engine died")

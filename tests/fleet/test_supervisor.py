@@ -10,7 +10,8 @@ import pytest
 from tenantry.platform.fleet.process import Child
 from tenantry.platform.fleet.supervisor import Supervisor
 from tenantry.platform.fleet.watchdog import Backoff, Verdict, Watchdog
-from tenantry.runtime.messages import Pong, Stats
+from tenantry.runtime.counts import Stats
+from tenantry.runtime.messages import Pong
 
 
 def pong(progress: int, running: int, ready: bool = True) -> Pong:

@@ -3,7 +3,8 @@
 import httpx
 
 from tenantry.platform.fleet.report import report
-from tenantry.runtime.messages import AdapterState, Pong, Stats
+from tenantry.runtime.counts import AdapterState, Stats
+from tenantry.runtime.messages import Pong
 
 
 class Client:

@@ -7,7 +7,7 @@ import pytest
 
 from tenantry.platform.core import ids
 from tenantry.platform.testing import SPEC
-from tenantry.runtime.messages import Guessing, ProposerCounts, Stats, TierCounts
+from tenantry.runtime.counts import Guessing, ProposerCounts, Stats, TierCounts
 from tenantry.runtime.namespace import Namespace
 
 DIGEST = bytes(range(100, 132))

@@ -12,7 +12,8 @@ from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import NONE, Budget, Footprint
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
-from tenantry.runtime.messages import Finished, Sampling, Stats, Submit, Tokens, Usage
+from tenantry.runtime.counts import Stats
+from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens, Usage
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.plan import StepPlan
 from tenantry.runtime.scheduler.scheduler import Scheduler

@@ -8,7 +8,7 @@ import pytest
 
 from tenantry.platform.admin.live import AT_ONCE, Watchers
 from tenantry.platform.core.errors import RateLimited
-from tenantry.runtime.messages import AdapterState, Stats
+from tenantry.runtime.counts import AdapterState, Stats
 
 NAMES = itertools.count()
 
