@@ -91,6 +91,13 @@ class Requests:
         )  # fmt: skip
 
 
+async def first_token(generation: Generation) -> Tokens:
+    """Its next event, which must bring tokens."""
+    event = await generation.__anext__()
+    assert isinstance(event, Tokens)
+    return event
+
+
 async def drain(generation: Generation) -> tuple[dict[int, list[int]], list[ChoiceFinished], Finished | Refused]:
     """Tokens by choice, the ends of choices, and the terminal event."""
     tokens: dict[int, list[int]] = {}
