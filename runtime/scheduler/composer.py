@@ -16,6 +16,7 @@ from tenantry.runtime.plan import Row
 from tenantry.runtime.scheduler.batch import Batch
 from tenantry.runtime.scheduler.claims import Claims
 from tenantry.runtime.scheduler.fairness import Flow, Ledger
+from tenantry.runtime.scheduler.flights import Flights
 from tenantry.runtime.scheduler.pace import Pace
 from tenantry.runtime.scheduler.request import Phase, Request, Sequence
 from tenantry.runtime.scheduler.sequences import Sequences
@@ -47,6 +48,7 @@ class Composer:
         self._refuse, self._fail = refuse, fail
         self._page_s = ledger.prices.pool_s / cache.arena.blocks
         self._paid = 0.0
+        self._flights = Flights(cache)
         self._full = False  # the last who wanted to start found no pages
         self._opening: Opening = no_opening
         self._now = 0.0
@@ -57,9 +59,12 @@ class Composer:
         self._charge_pages(now)
         starts = not self.delayed(now)
         if self._waiting and starts:
+            self._flights.begin(self._sequences.running)
             self._make_place()
         batch = Batch(self._config.token_budget, self._cache.page_size)
         decoding, behind = self._grown()
+        if self._waiting and starts:
+            self._flights.begin(behind)
         if self._config.policy == "prefill-first":
             self._fill(batch, behind, starts)
             if not batch.rows:
@@ -163,6 +168,7 @@ class Composer:
                 self._fail(sequence.request, refusal)
                 continue
             self._sequences.ready.remove(sequence)
+            self._flights.leads(sequence)
             return self._chunk(batch, sequence)
         return False
 
@@ -175,7 +181,7 @@ class Composer:
                 if not self._claims.held(request):
                     absent.add(request.submit.adapter)
                     continue
-                if not self.fetched(request, self._now):
+                if self._flights.waits(request) or not self.fetched(request, self._now):
                     continue
                 first = self._sequences.make(request, 0)
                 if not self._sequences.run(first):
@@ -185,6 +191,7 @@ class Composer:
                 self._refuse(request, refusal)
                 continue
             request.sequences.append(first)
+            self._flights.leads(first)
             self.close(request)
             more = self._chunk(batch, first)
             self._waiting.started(request)
@@ -237,7 +244,7 @@ class Composer:
     def _could_start(self, flow: Flow) -> bool:
         for at, request in enumerate(self._waiting.offers(flow, self._known)):
             try:
-                if self._claims.held(request):
+                if self._claims.held(request) and not self._flights.waits(request):
                     return True
             except RuntimeRefusal as refusal:
                 self._refuse(request, refusal)

@@ -10,6 +10,7 @@ from itertools import combinations
 from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN
 from tenantry.runtime.plan import StepPlan
 from tenantry.runtime.scheduler.fairness import Prices
+from tenantry.runtime.scheduler.flights import WORTH_PAGES
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.scheduler.steptime import looked_at
 from tests.scheduling.runner import FakeRunner
@@ -47,7 +48,7 @@ class Shares:
             units = prices.prompt * max(0, end - max(reached, row.start)) + drawn - told
             self.served[client.tenant] += units / client.submit.weight
             self.reached[name], self.told[name] = max(reached, end), drawn
-        waiting = {client.tenant for client in live.values() if not client.started}
+        waiting = {c.tenant for c in live.values() if not c.started and not _follows(c, live, self.world.page_size)}
         lightest = min(self.world.weights)
         for pair in combinations(range(self.world.tenants), 2):
             if not waiting.issuperset(pair):
@@ -57,6 +58,16 @@ class Shares:
             low, high = self.ranges.get(pair, (gap, gap))
             self.ranges[pair] = low, high = min(low, gap), max(high, gap)
             assert high - low <= 2 * self.slack / lightest, "11: one tenant was served at another's cost"
+
+
+def _follows(client: Client, live: dict[str, Client], page: int) -> bool:
+    """Whether it may be waiting for one of its own whose prompt is being computed: then it is not its turn."""
+    start = client.submit.prompt[:page]
+    return any(
+        other.started and other.submit.namespace == client.submit.namespace and other.submit.prompt[:page] == start
+        and not any(other.outputs)
+        for other in live.values()
+    )  # fmt: skip
 
 
 def paced(world: World, plan: StepPlan, scheduler: Scheduler, decoded: set[int]) -> None:
@@ -74,6 +85,32 @@ def paced(world: World, plan: StepPlan, scheduler: Scheduler, decoded: set[int])
     pairs = sum(looked_at(row.start, len(row.tokens)) for row in prompts)
     seconds = scheduler.times.seconds(len(decoding), nodes, tokens, attended, pairs)
     assert seconds <= 1.001 * world.itl_target, "8: a step over its target"
+
+
+def single_flight(world: World, plan: StepPlan, owners: dict[int, tuple[Client, int]], scheduler: Scheduler) -> int:
+    """40: who begins computes nothing that another of its namespace is about to share, if waiting for that one would
+    have been no loss. Returns how many pairs began beside each other for another reason."""
+    beside = 0
+    prompts = [(row, owners[row.sequence][0]) for row in plan.rows if len(row.tokens) > 1]
+    for at, (row, client) in enumerate(prompts):
+        if client.started:
+            continue
+        for other, leader in prompts[:at]:
+            if leader.submit.namespace != client.submit.namespace or leader is client:
+                continue
+            mine, theirs = client.submit.prompt[:-1], leader.submit.prompt
+            same = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None)
+            shared = min(len(mine), len(theirs)) if same is None else same
+            shared -= shared % world.page_size
+            lease = scheduler._sequences.by_id[other.sequence].lease
+            known = min(shared, max(row.start, lease.matched))
+            saved, left = shared - known, len(theirs) - other.start
+            no_loss = left <= len(client.submit.prompt) - known + saved
+            assert not (saved >= WORTH_PAGES * world.page_size and no_loss and left > world.page_size), (
+                "40: a prefix is computed twice at once"
+            )
+            beside += 1
+    return beside
 
 
 def shared_pages(

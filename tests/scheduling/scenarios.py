@@ -117,6 +117,52 @@ def a_deadline_that_a_short_queue_keeps() -> None:
     sim.drain()
 
 
+PREFIX = tuple([2, 3, 4, 2, 2, 3] * 2)
+
+
+def a_cold_prefix_that_many_want() -> Simulator:
+    """40: five of one tenant want the same twelve tokens that nobody has, and so does one of another tenant. Each
+    tenant's first computes them, at once; the others wait for their own, and compute nothing but their ends."""
+    sim = Simulator(World(seed=1, pages=64, max_running=8, budget=64, adapter_sizes=(), max_context=400))
+    own = [sim.submit((*PREFIX, 2, end), max_tokens=3) for end in (2, 3, 4, 2, 3)]
+    other = sim.submit((*PREFIX, 4, 4), tenant=1, max_tokens=3)
+    plan = sim.step()
+    assert plan is not None
+    assert len(plan.rows) == 2, "40: a prefix is computed twice, or a tenant waits for another's"
+    assert sim.clients[other].started, "40: a tenant waits for another's prefix"
+    sim.step()
+    assert all(sim.clients[name].first_start == len(PREFIX) for name in own[1:]), "40: computed again"
+    sim.drain()
+    return sim
+
+
+def the_first_of_many_goes_away() -> None:
+    """40: who waits for a prefix does not wait for ever: the first is aborted in the middle, the next one leads."""
+    sim = Simulator(World(seed=1, pages=64, max_running=8, budget=10, adapter_sizes=(), max_context=400))
+    names = [sim.submit((*PREFIX, 2, end), max_tokens=3) for end in (2, 3, 4)]
+    for name in names[:2]:
+        sim.step()
+        assert sum(sim.clients[n].started for n in sim.live) == 1, "40: nobody leads, or all do"
+        sim.abort(name)
+    sim.drain()
+
+
+def a_short_prompt_beside_a_long_one() -> None:
+    """40: they begin alike, and the short one would be done long before the long one shares anything."""
+    sim = Simulator(World(seed=1, pages=64, max_running=8, budget=40, adapter_sizes=(), max_context=400))
+    sim.submit((*PREFIX, *[3, 3, 4] * 7), max_tokens=2)
+    short = sim.submit((*PREFIX[:8], 4), max_tokens=2)
+    sim.step()
+    assert sim.clients[short].started, "40: waits for longer than it would compute"
+    sim.drain()
+
+
+def flights() -> None:
+    a_cold_prefix_that_many_want()
+    the_first_of_many_goes_away()
+    a_short_prompt_beside_a_long_one()
+
+
 def shares_under_all_conditions() -> None:
     for conditions in ({}, {"weights": (2.0, 0.5)}, {"priority": 1}, {"idle": 200}, {"keys": 4}):
         uneven_tenants(**conditions).drain()

@@ -25,7 +25,7 @@ from tenantry.runtime.speculative.speculator import Guess
 from tenantry.runtime.speculative.tree import depths
 from tests.scheduling.audience import Audience
 from tests.scheduling.guessing import lucky_tree
-from tests.scheduling.laws import Shares, paced, shared_pages
+from tests.scheduling.laws import Shares, paced, shared_pages, single_flight
 from tests.scheduling.runner import FakeRunner
 from tests.scheduling.world import BASE, Client, World, mix, pieces, salt
 
@@ -178,6 +178,7 @@ class Simulator:
         owners = {row.sequence: by_id[row.sequence] for row in plan.rows}
         asked = {at: (self.clients[s.request.id], s.choice) for at, s in owners.items()}
         self.check()
+        self.seen["beside"] += single_flight(self.world, plan, asked, self.scheduler)
         if put_back == self.put_back:  # else one that would draw may be among those that come
             paced(self.world, plan, self.scheduler, decoded)
         for name in in_flight:

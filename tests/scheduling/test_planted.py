@@ -9,10 +9,15 @@ import pytest
 from tenantry.runtime.cache.memory import Memory
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tests.scheduling.planted import DEFECTS
+from tests.scheduling.planted_flights import FLIGHT_DEFECTS
 from tests.scheduling.planted_guesses import GUESS_DEFECTS
 from tests.scheduling.planted_memory import MEMORY_DEFECTS
 from tests.scheduling.planted_shares import SHARE_DEFECTS
-from tests.scheduling.scenarios import an_adapter_wanted_while_others_are_always_in_use, shares_under_all_conditions
+from tests.scheduling.scenarios import (
+    an_adapter_wanted_while_others_are_always_in_use,
+    flights,
+    shares_under_all_conditions,
+)
 from tests.scheduling.swarm import run
 from tests.scheduling.world import crowded
 
@@ -65,3 +70,13 @@ def test_a_simulator_that_counts_what_each_tenant_got_catches(
     except AssertionError:
         return
     pytest.fail(f"{name} passed {SEEDS} seeds of {STEPS} steps")
+
+
+@pytest.mark.parametrize("own_checks", [True, False], ids=["checked", "seen from outside"])
+@pytest.mark.parametrize("name", FLIGHT_DEFECTS)
+def test_a_stampede_catches(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
+    if not own_checks:
+        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+    FLIGHT_DEFECTS[name](monkeypatch)
+    with pytest.raises(AssertionError):
+        flights()

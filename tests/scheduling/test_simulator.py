@@ -6,6 +6,7 @@ import pytest
 
 from tests.scheduling.scenarios import (
     an_adapter_wanted_while_others_are_always_in_use,
+    flights,
     shares_under_all_conditions,
     tokens_per_step,
 )
@@ -199,6 +200,11 @@ def test_the_oldest_request_is_never_preempted_for_good():
 
 def test_shares_are_kept_under_all_conditions():
     shares_under_all_conditions()
+
+
+def test_a_cold_prefix_is_computed_once_in_a_tenant_and_by_each_tenant_for_itself():
+    """Fault 40: a cache stampede."""
+    flights()
 
 
 def test_an_adapter_wanted_while_others_are_always_in_use_is_loaded():
