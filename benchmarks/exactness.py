@@ -2,7 +2,7 @@
 
 Mixed adapters and the base, greedy and seeded, through engine, scheduler and model in one process. In fp32 no token
 may differ; in bfloat16 the rate at which texts part is printed, since a batch of another shape rounds otherwise.
-Exit status 1 where fp32 texts differ.
+Exit status 1 where fp32 texts differ, or where no guess of a scheme stood, since that shows nothing.
 """
 
 import argparse
@@ -106,6 +106,8 @@ def parted(plain: Told, other: Told) -> tuple[int, int]:
         agree = next((i for i, (a, b) in enumerate(zip(tokens, mine, strict=False)) if a != b), None)
         texts += mine != tokens
         same += len(tokens) if agree is None else agree
+        assert len(theirs) == len(logprobs) or mine != tokens, "log-probabilities of other texts, or missing"
+        assert len(theirs) == (len(mine) if logprobs else 0), "log-probabilities for other tokens than were told"
         for a, b in zip(logprobs[:agree], theirs[:agree], strict=False):
             assert a.token == b.token, "log-probabilities of another token"
     return texts, same
@@ -119,7 +121,7 @@ def main() -> None:
     parser.add_argument("--schemes", default="ngram,draft,tree:draft,self,eagle,tree:eagle,auto,auto+eagle")
     parser.add_argument("--samplings", default=",".join(SAMPLINGS))
     a = parser.parse_args()
-    differ = 0
+    differ, idle = 0, []
     with tempfile.TemporaryDirectory() as folder:
         bench = demo(Path(folder))
         config = replace(bench.config, dtype=a.dtype)
@@ -138,11 +140,15 @@ def main() -> None:
                 texts, same = parted(expected[name], told)
                 tokens = sum(len(tokens) for tokens, _ in told.values())
                 differ += texts
+                if not accepted:
+                    idle.append(f"{scheme} {name}")
                 rate, seconds = 1000 * texts / max(1, same), perf_counter() - began
                 line = f"{scheme:12}{name:15}{len(asked):>8}{tokens:>8}{accepted:>9}{texts:>19}{rate:>17.3f}"
                 print(f"{line}{seconds:>9.1f}", flush=True)
             runner.close()
-    if differ and a.dtype == "float32":
+    if idle:
+        print(f"not shown, no guess stood: {', '.join(idle)}")
+    if idle or (differ and a.dtype == "float32"):
         sys.exit(1)
 
 

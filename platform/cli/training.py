@@ -37,7 +37,9 @@ def train_drafter(
     adapter: Annotated[
         tuple[Path, ...], Parameter(help="A PEFT folder whose answers are learned too; may be given again.")
     ] = (),
-    drafter: Annotated[Path | None, Parameter(help="lora: the head's folder; the result goes beside it.")] = None,
+    drafter: Annotated[
+        Path | None, Parameter(help="lora: the folder of the head or draft model; the result goes beside it.")
+    ] = None,
     rank: Annotated[int, Parameter(help="lora: its rank.")] = 16,
     levels: Annotated[int, Parameter(help="Tokens in a row that are learned.")] = 4,
     intermediate: Annotated[int, Parameter(help="Width of the MLP in a head's layer; 0 is the target's.")] = 0,
@@ -58,8 +60,8 @@ def train_drafter(
     threads: Annotated[int, Parameter(help="Threads; 0 takes all cores.")] = 0,
     json: Annotated[bool, Parameter(negative="", help="Print the evaluation as JSON.")] = False,
 ) -> None:
-    """Train heads for a base and its adapters on your own prompts, to serve with --speculate. A lora fits a head to
-    one adapter more closely.
+    """Train heads for a base and its adapters on your own prompts, to serve with --speculate. A lora fits a head, or
+    a draft model, to one adapter more closely.
 
     Example: tenantry train-drafter eagle --model ./llama-3-8b --prompts ./prompts.jsonl --out ./heads
     """
@@ -159,6 +161,6 @@ def announce(config: TrainConfig, evaluation: Event) -> None:
     )  # fmt: skip
     show_table(rows, columns)
     if config.drafter is not None:
-        out.print(f"\nserve it with the head {config.drafter}, beside which it lies", soft_wrap=True, markup=False)
+        out.print(f"\nserve it with {config.drafter}, beside which it lies", soft_wrap=True, markup=False)
     else:
         out.print(f"\nserve it with  --speculate {config.kind}:{config.out}", soft_wrap=True, markup=False)

@@ -74,7 +74,7 @@ class Asking:
 
     def opening(self, sequence: int, adapter: bytes | None, prompt: int) -> tuple[bool, int]:
         """Whether a prompt, of which so many tokens are left, is followed, and how deep it is guessed at its end.
-        Decided once for a sequence."""
+        Whether: decided once for a sequence, and again after it gave way to others, or was forgotten."""
         if not self._model or self._fixed:
             return bool(self._model), self._fixed
         whole = self._whole.get(sequence)

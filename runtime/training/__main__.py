@@ -19,12 +19,13 @@ from tenantry.runtime.text import TextModel
 from tenantry.runtime.training import corpus
 from tenantry.runtime.training.config import TrainConfig
 from tenantry.runtime.training.evaluate import Score, evaluate
-from tenantry.runtime.training.loop import Training
+from tenantry.runtime.training.loop import CHECKPOINT, Training
 from tenantry.runtime.training.prompts import Prompt, read_prompts
 from tenantry.runtime.training.target import TrainingTarget, longest
 from tenantry.runtime.training.trainees import build, kind_of, save
 
 WORK = "work"
+TEXTS = "texts"
 RUN = "run.json"
 EVALUATION = "evaluation.json"
 EXIT_REFUSED = 78  # as the worker: what was asked for cannot be done, and trying again will not help
@@ -55,6 +56,7 @@ def train(config: TrainConfig) -> None:
     _own(config, work)
     finished = config.out / EVALUATION
     if finished.exists():
+        _sweep(work)  # which the run that wrote it may not have come to
         _tell("done", evaluation=msgspec.json.decode(finished.read_bytes()))
         return
     names = [path.name for path in config.adapters]
@@ -64,20 +66,28 @@ def train(config: TrainConfig) -> None:
     length = longest(config, prompts)
     target = TrainingTarget(config, work / "adapters", corpus.PER_SHARD, length)
     try:
-        corpus.make(work / "texts", target, learned, config.tokens, lambda done, of: _progress("collect", done, of))
+        corpus.make(work / TEXTS, target, learned, config.tokens, lambda done, of: _progress("collect", done, of))
     finally:
         target.close()
-    before = {} if config.drafter is None else {"head alone": _evaluate(config, held_out, length)["all"]}
+    before = {} if config.drafter is None else {"drafter alone": _evaluate(config, held_out, length)["all"]}
     trainee = build(config, length)
-    texts = corpus.Corpus(work / "texts", len(learned))
+    texts = corpus.Corpus(work / TEXTS, len(learned))
     training = Training(config, trainee, texts, work)
     training.run(lambda done, of, loss, right: _progress("train", done, of, loss=loss, right=right))
     save(config, trainee, target.digests)
     found = _evaluate(config, held_out, length) | before
-    finished.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-    training.remove()
-    shutil.rmtree(work / "texts")  # the largest by far: a feature of the model for every token
+    written = finished.with_suffix(".part")
+    written.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    written.rename(finished)
+    _sweep(work)
     _tell("done", evaluation=msgspec.to_builtins(found))
+
+
+def _sweep(work: Path) -> None:
+    """Remove what a finished run needs no more: its checkpoint, and by far the largest, a feature of the model for
+    every token."""
+    (work / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(work / TEXTS, ignore_errors=True)
 
 
 def _evaluate(config: TrainConfig, held_out: list[Prompt], length: int) -> dict[str, Score]:

@@ -15,8 +15,8 @@ Kind = Literal["medusa", "eagle", "clover", "lora"]
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
     """kind: what is trained. model: the base's directory. adapters: PEFT folders whose texts are learned as well, or
-    alone. drafter: the head that a lora is for. out: where the result goes (of a lora: where its work lies; it goes
-    beside its head), and checkpoints.
+    alone. drafter: the head or draft model that a lora is for. out: where the result goes (of a lora: where its work
+    lies; it goes beside its drafter), and checkpoints.
 
     levels: tokens guessed in a row that are trained for. intermediate: of the MLP in a head's layer, 0 for the
     target's. own_heads: medusa's way to the vocabulary is its own. rank: of a lora. tokens: most of a
@@ -54,7 +54,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True):
             if not least <= getattr(self, name) <= most:
                 raise InvalidRequest(name, f"from {least:g} to {most:g}")
         if (self.kind == "lora") != (self.drafter is not None):
-            raise InvalidRequest("drafter", "a lora is for a head, which nothing else is")
+            raise InvalidRequest("drafter", "a lora is for a head or a draft model, and nothing else is")
         if self.kind == "lora" and len(self.adapters) != 1:
             raise InvalidRequest("adapter", "a lora is for one adapter")
         if len({path.name for path in self.adapters}) != len(self.adapters):

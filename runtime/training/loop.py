@@ -110,10 +110,6 @@ class Training:
         save_file({k: t.contiguous() for k, t in tensors.items()}, written, {"step": str(self.done)})
         written.rename(self._path)
 
-    def remove(self) -> None:
-        """The checkpoint, when nobody will go on from it."""
-        self._path.unlink()
-
     def _moments(self) -> dict[str, dict[str, Any]]:
         states = self._optimizer.state
         return {name: states[p] for name, p in self._trained() if states.get(p)}

@@ -1,11 +1,13 @@
-"""A LoRA on a head's decoder layer, for one adapter of the target: trained here, stored beside the head.
+"""A LoRA on a drafter's decoder layers, for one adapter of the target: trained here, stored beside the drafter.
 
 Owns what is trained and how it is written down: as PEFT would, so that it goes through the one parser and the one
-validation that every adapter goes through. Which adapter it belongs to is said in the head's folder (heads/adapted).
+validation that every adapter goes through. Which adapter it belongs to is said in the drafter's folder
+(heads/adapted). A drafter is a head of one layer, or a whole draft model.
 """
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from tenantry.adapters.validate import WEIGHTS, validate
 from tenantry.runtime.errors import InvalidRequest
 from tenantry.runtime.model.heads.adapted import adapters_of, register
 
-LAYER = "layers.0"
+LAYERS = "layers"
 MODULES = {
     "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "mlp": ("gate_proj", "up_proj", "down_proj"),
@@ -42,27 +44,32 @@ class LoraLinear(nn.Module):
 
 
 def adapt(trainee: nn.Module, rank: int) -> None:
-    """Freeze a head, and give every linear layer of its decoder layer a LoRA to train."""
+    """Freeze a drafter, and give every linear layer of its decoder layers a LoRA to train."""
     trainee.requires_grad_(False)
-    layer = trainee.get_submodule(LAYER)
-    for parent, names in MODULES.items():
-        for name in names:
-            module = layer.get_submodule(parent)
-            linear = module.get_submodule(name)
-            if not isinstance(linear, nn.Linear):
-                raise TypeError(f"{parent}.{name} has a LoRA already")
-            setattr(module, name, LoraLinear(linear, rank))
+    for path, name in list(_sites(trainee)):
+        module = trainee.get_submodule(path)
+        linear = module.get_submodule(name)
+        if not isinstance(linear, nn.Linear):
+            raise TypeError(f"{path}.{name} has a LoRA already")
+        setattr(module, name, LoraLinear(linear, rank))
+
+
+def _sites(trainee: nn.Module) -> Iterator[tuple[str, str]]:
+    """(the path of a linear layer's parent, its name)"""
+    for number, _ in trainee.get_submodule(LAYERS).named_children():
+        for parent, names in MODULES.items():
+            for name in names:
+                yield f"{LAYERS}.{number}.{parent}", name
 
 
 def store(trainee: nn.Module, head: Path, adapter: bytes, rank: int) -> None:
-    """Put a trained LoRA beside its head, as the one for this adapter's digest; an earlier one is replaced."""
+    """Put a trained LoRA beside its drafter, as the one for this adapter's digest; an earlier one is replaced."""
     tensors = {}
-    for parent, names in MODULES.items():
-        for name in names:
-            lora = trainee.get_submodule(f"{LAYER}.{parent}.{name}")
-            for side in ("lora_A", "lora_B"):
-                weight = lora.get_parameter(side).detach().to(torch.bfloat16).contiguous()
-                tensors[f"base_model.model.model.{LAYER}.{parent}.{name}.{side}.weight"] = weight
+    for path, name in _sites(trainee):
+        lora = trainee.get_submodule(f"{path}.{name}")
+        for side in ("lora_A", "lora_B"):
+            weight = lora.get_parameter(side).detach().to(torch.bfloat16).contiguous()
+            tensors[f"base_model.model.model.{path}.{name}.{side}.weight"] = weight
     described = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank,
         "target_modules": sorted(name for names in MODULES.values() for name in names),

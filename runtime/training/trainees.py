@@ -16,7 +16,7 @@ from tenantry.runtime.model.config import ModelConfig
 from tenantry.runtime.model.heads import clover, eagle, medusa
 from tenantry.runtime.model.heads.files import read_fields, write_config
 from tenantry.runtime.model.weights import HEAD, Checkpoint, expected_shapes
-from tenantry.runtime.training import lora
+from tenantry.runtime.training import draft, lora
 from tenantry.runtime.training.config import TrainConfig
 from tenantry.runtime.training.heads import CloverTrainee, EagleTrainee, MedusaTrainee, Shared, head_config
 
@@ -28,6 +28,10 @@ FILE = "model.safetensors"
 def build(config: TrainConfig, length: int) -> nn.Module:
     """length: most tokens of a text. Start values depend on torch's seed. Raises ModelError or InvalidRequest."""
     target = ModelConfig.from_directory(config.model)
+    if config.drafter is not None and kind_of(config.drafter) == draft.KIND:
+        model = draft.DraftTrainee(config.drafter, target)
+        lora.adapt(model, config.rank)
+        return model
     shared = read_shared(config, target)
     if config.drafter is not None:
         trainee = read_head(config, config.drafter, target, shared, length)
@@ -42,7 +46,9 @@ def build(config: TrainConfig, length: int) -> nn.Module:
 
 
 def kind_of(head: Path) -> str:
-    """Of a head that was trained here. Raises ModelUnsupported."""
+    """Of a draft model, or of a head that was trained here. Raises ModelUnsupported."""
+    if draft.is_draft_model(head):
+        return draft.KIND
     fields = read_fields(head)
     if fields.text("model_type", "") == medusa.KIND:
         return medusa.KIND

@@ -197,7 +197,7 @@ def fitted(trained, base, adapter, asked):
 def test_a_lora_for_one_adapter_helps_it_and_changes_no_token(fitted, base, adapter, asked, serve, engine_config):
     kind, head, out = fitted
     found = json.loads((out / "evaluation.json").read_text())
-    assert {"all", "head alone", adapter.name} == found.keys()
+    assert {"all", "drafter alone", adapter.name} == found.keys()
     own = ([entry for entry in asked[0] if entry[1]], None)
     stood = []
     for folder in (out.parent / kind, head):
@@ -221,6 +221,26 @@ def test_a_damaged_lora_is_left_out_and_the_head_guesses_as_it_is(fitted, base, 
     blob = next((copy / "adapters").glob(f"*{read_index(copy)[digest].hex()}*"))
     blob.write_bytes(blob.read_bytes()[:-1] + b"!")
     assert HeadAdapters(copy, layer, pool).slots([digest, None]) == [None, None]
+
+
+def test_a_lora_fits_a_draft_model_to_one_adapter(base, adapter, asked, serve, engine_config, tmp_path):
+    """The target is its own draft model: it knows all of itself and nothing of the adapter."""
+    bare, fitted, lines = tmp_path / "bare", tmp_path / "fitted", tmp_path / "own.jsonl"
+    for folder in (bare, fitted):
+        shutil.copytree(base, folder)
+    own = [entry for entry in asked[0] if entry[1]]
+    lines.write_text("\n".join(json.dumps({"prompt": " ".join(f"w{t}" for t in ids)}) for ids, _ in own))
+    out = tmp_path / "lora"
+    train(settings("lora", base, adapter, (None, lines), out, drafter=fitted, rank=8, rate=1e-2, own_heads=False))
+    found = json.loads((out / "evaluation.json").read_text())
+    assert {"all", "drafter alone", adapter.name} == found.keys()
+    assert read_index(fitted).keys() == {serve("llama").add(adapter)}
+    stood = []
+    for folder in (bare, fitted):
+        runner = ModelRunner(dataclasses.replace(engine_config, model_dir=base, speculate=f"draft:{folder}"))
+        stood.append(compared(runner, serve("llama"), adapter, (own, None), SAMPLINGS["greedy"], 12)[0])
+        runner.close()
+    assert stood[1] > stood[0]
 
 
 class Silent:
