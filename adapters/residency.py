@@ -92,6 +92,7 @@ class Residency:
         self._loads: list[bytes] = []
         self._evictions: dict[bytes, Footprint] = {}  # and what they held
         self.used = 0
+        self.evicted = 0
 
     @property
     def limit(self) -> int:
@@ -387,6 +388,7 @@ class Residency:
 
     def _evict(self, digest: bytes) -> None:
         self._evictions[digest] = self._entries[digest].held
+        self.evicted += 1
         self._forget(digest)
 
     def _forget(self, digest: bytes) -> None:

@@ -19,7 +19,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from tenantry.adapters.manifest import BaseSpec, Limits
 from tenantry.platform.admin import routes as console
-from tenantry.platform.admin import static, views
+from tenantry.platform.admin import static, team_routes, views
 from tenantry.platform.admin.browser import BrowserSessions
 from tenantry.platform.admin.console import Books, Console
 from tenantry.platform.admin.live import Watchers
@@ -166,7 +166,7 @@ def create_app(parts: Parts) -> tuple[Edge, Gateway]:
         route_handlers=[
             health.live, health.ready, health.metrics, inference.router, tenants.router, registry_routes.router,
             metering.router, speculation.router, conversation_routes.router, response_routes.router,
-            session_routes.router, engines.router, console.router, views.router, static.router,
+            session_routes.router, engines.router, console.router, views.router, team_routes.router, static.router,
         ],
         lifespan=[lifespan],
         dependencies=_dependencies(gateway),
@@ -207,6 +207,7 @@ def _dependencies(gateway: Gateway) -> Mapping[str, Provide]:
         "authenticator": gateway.authenticator,
         "browser": gateway.browser,
         "console": Console(parts.database, parts.serving.engine, gateway.runs.recent, gateway.books),
+        "share_names": engines.ShareNames(parts.database),
         "watchers": Watchers(lambda: gateway.runs.draining),
     }
     provided = {name: Provide(_always(value), sync_to_thread=False) for name, value in singletons.items()}

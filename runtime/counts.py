@@ -77,12 +77,26 @@ class TierCounts(msgspec.Struct, frozen=True, array_like=True):
     failures: int = 0
 
 
+class TenantShare(msgspec.Struct, frozen=True, array_like=True):
+    """One tenant's part of an engine. waiting: its requests that have not started. running: its sequences that hold
+    pages. work: virtual tokens charged to it since the engine started. ahead: how far its counter, which is work over
+    weight, stands above the level at which the last turn ended; the lowest of those who wait is next."""
+
+    tenant: str
+    weight: float
+    waiting: int
+    running: int
+    work: float
+    ahead: float
+
+
 class Stats(msgspec.Struct, frozen=True):
     """A snapshot for health, metrics and the console. Counters are totals since the engine started.
 
     live: held by requests. cached, idle: kept in case it is wanted again. pages_total: pages that no adapter holds.
     refused_early: requests whose deadline could not have been met. yielded: sequences put back for a tenant that had
-    less of the places than its share. step_seconds: spent in all steps together.
+    less of the places than its share. step_seconds: spent in all steps together. tenants: the few with most
+    to do, by share_key up to its first "/".
     """
 
     steps: int = 0
@@ -113,6 +127,9 @@ class Stats(msgspec.Struct, frozen=True):
     step_times: StepTimes = StepTimes()
     tiers: tuple[TierCounts, ...] = ()
     hand_offs: HandOffCounts = HandOffCounts()
+    tenants: tuple[TenantShare, ...] = ()
+    pages_evicted: int = 0
+    adapters_evicted: int = 0
 
 
 class Guessing(msgspec.Struct, frozen=True, array_like=True):

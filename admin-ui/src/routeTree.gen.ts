@@ -17,6 +17,7 @@ import { Route as ConsoleKeysRouteImport } from './routes/_console/keys'
 import { Route as ConsoleLimitsRouteImport } from './routes/_console/limits'
 import { Route as ConsoleOverviewRouteImport } from './routes/_console/overview'
 import { Route as ConsolePlaygroundRouteImport } from './routes/_console/playground'
+import { Route as ConsoleTeamRouteImport } from './routes/_console/team'
 import { Route as ConsoleUsageRouteImport } from './routes/_console/usage'
 import { Route as ConsoleAdaptersIndexRouteImport } from './routes/_console/adapters/index'
 import { Route as ConsoleAdaptersNameRouteImport } from './routes/_console/adapters/$name'
@@ -63,6 +64,11 @@ const ConsoleOverviewRoute = ConsoleOverviewRouteImport.update({
 const ConsolePlaygroundRoute = ConsolePlaygroundRouteImport.update({
   id: '/playground',
   path: '/playground',
+  getParentRoute: () => ConsoleRoute,
+} as any)
+const ConsoleTeamRoute = ConsoleTeamRouteImport.update({
+  id: '/team',
+  path: '/team',
   getParentRoute: () => ConsoleRoute,
 } as any)
 const ConsoleUsageRoute = ConsoleUsageRouteImport.update({
@@ -114,6 +120,7 @@ export interface FileRoutesByFullPath {
   '/limits': typeof ConsoleLimitsRoute
   '/overview': typeof ConsoleOverviewRoute
   '/playground': typeof ConsolePlaygroundRoute
+  '/team': typeof ConsoleTeamRoute
   '/usage': typeof ConsoleUsageRoute
   '/adapters/$name': typeof ConsoleAdaptersNameRoute
   '/operator/engines': typeof ConsoleOperatorEnginesRoute
@@ -130,6 +137,7 @@ export interface FileRoutesByTo {
   '/limits': typeof ConsoleLimitsRoute
   '/overview': typeof ConsoleOverviewRoute
   '/playground': typeof ConsolePlaygroundRoute
+  '/team': typeof ConsoleTeamRoute
   '/usage': typeof ConsoleUsageRoute
   '/': typeof ConsoleIndexRoute
   '/adapters/$name': typeof ConsoleAdaptersNameRoute
@@ -149,6 +157,7 @@ export interface FileRoutesById {
   '/_console/limits': typeof ConsoleLimitsRoute
   '/_console/overview': typeof ConsoleOverviewRoute
   '/_console/playground': typeof ConsolePlaygroundRoute
+  '/_console/team': typeof ConsoleTeamRoute
   '/_console/usage': typeof ConsoleUsageRoute
   '/_console/': typeof ConsoleIndexRoute
   '/_console/adapters/$name': typeof ConsoleAdaptersNameRoute
@@ -169,6 +178,7 @@ export interface FileRouteTypes {
     | '/limits'
     | '/overview'
     | '/playground'
+    | '/team'
     | '/usage'
     | '/adapters/$name'
     | '/operator/engines'
@@ -185,6 +195,7 @@ export interface FileRouteTypes {
     | '/limits'
     | '/overview'
     | '/playground'
+    | '/team'
     | '/usage'
     | '/'
     | '/adapters/$name'
@@ -203,6 +214,7 @@ export interface FileRouteTypes {
     | '/_console/limits'
     | '/_console/overview'
     | '/_console/playground'
+    | '/_console/team'
     | '/_console/usage'
     | '/_console/'
     | '/_console/adapters/$name'
@@ -277,6 +289,13 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ConsolePlaygroundRouteImport
       parentRoute: typeof ConsoleRoute
     }
+    '/_console/team': {
+      id: '/_console/team'
+      path: '/team'
+      fullPath: '/team'
+      preLoaderRoute: typeof ConsoleTeamRouteImport
+      parentRoute: typeof ConsoleRoute
+    }
     '/_console/usage': {
       id: '/_console/usage'
       path: '/usage'
@@ -342,6 +361,7 @@ interface ConsoleRouteChildren {
   ConsoleLimitsRoute: typeof ConsoleLimitsRoute
   ConsoleOverviewRoute: typeof ConsoleOverviewRoute
   ConsolePlaygroundRoute: typeof ConsolePlaygroundRoute
+  ConsoleTeamRoute: typeof ConsoleTeamRoute
   ConsoleUsageRoute: typeof ConsoleUsageRoute
   ConsoleIndexRoute: typeof ConsoleIndexRoute
   ConsoleAdaptersNameRoute: typeof ConsoleAdaptersNameRoute
@@ -359,6 +379,7 @@ const ConsoleRouteChildren: ConsoleRouteChildren = {
   ConsoleLimitsRoute: ConsoleLimitsRoute,
   ConsoleOverviewRoute: ConsoleOverviewRoute,
   ConsolePlaygroundRoute: ConsolePlaygroundRoute,
+  ConsoleTeamRoute: ConsoleTeamRoute,
   ConsoleUsageRoute: ConsoleUsageRoute,
   ConsoleIndexRoute: ConsoleIndexRoute,
   ConsoleAdaptersNameRoute: ConsoleAdaptersNameRoute,

@@ -24,6 +24,7 @@ from tenantry.platform.tenants.proofs import Proof, Proofs
 
 SESSION_LIFE: Final = timedelta(hours=12)
 LINK_LIFE: Final = timedelta(minutes=15)
+INVITATION_LIFE: Final = timedelta(days=1)
 CACHED_SESSIONS: Final = 4096
 _TOKEN: Final = re.compile(r"([0-9a-f]{32})\.[0-9A-Za-z_-]{43}", re.ASCII)
 _WHO: Final = """
@@ -70,7 +71,9 @@ class BrowserSessions:
                 "DELETE FROM browser_session WHERE tenant_id = $1 AND expires_at < now() - interval '1 day'",
                 principal.tenant_id,
             )
-            return await self._insert(connection, "browser_session", principal, SESSION_LIFE)
+            return await self._insert(
+                connection, "browser_session", principal.tenant_id, principal.key_id, SESSION_LIFE
+            )
 
     async def authenticate(self, token: str, csrf: str | None, *, changes: bool) -> Principal:
         """Raises Unauthenticated, or PermissionDenied for a change that does not prove to come from our own page."""
@@ -101,14 +104,14 @@ class BrowserSessions:
         pepper = self._peppers.by_version[self._peppers.current]
         return hmac.digest(pepper, b"csrf." + token.encode(), hashlib.sha256).hex()
 
-    async def make_link(self, principal: Principal) -> Issued:
-        """A secret that opens one session of this key, once, within LINK_LIFE."""
+    async def make_link(self, tenant_id: UUID, key_id: UUID, life: timedelta = LINK_LIFE) -> Issued:
+        """A secret that opens one session of this key, once, within `life`."""
         async with self._database.operator() as connection:
             await connection.execute(
                 "DELETE FROM sign_in_link WHERE tenant_id = $1 AND expires_at < now() - interval '1 day'",
-                principal.tenant_id,
+                tenant_id,
             )
-            return await self._insert(connection, "sign_in_link", principal, LINK_LIFE)
+            return await self._insert(connection, "sign_in_link", tenant_id, key_id, life)
 
     async def take_link(self, token: str) -> Principal:
         """Whose link it was; it is used up now. Raises Unauthenticated, also for the second of two at once."""
@@ -125,14 +128,16 @@ class BrowserSessions:
             raise Unauthenticated
         return row.principal
 
-    async def _insert(self, connection: Connection, table: str, principal: Principal, life: timedelta) -> Issued:
+    async def _insert(
+        self, connection: Connection, table: str, tenant_id: UUID, key_id: UUID, life: timedelta
+    ) -> Issued:
         token_id = ids.uuid7()
         token = f"{token_id.hex}.{secrets.token_urlsafe(32)}"
         mac = _digest(token, self._peppers.by_version[self._peppers.current])
         expires_at = await connection.fetchval(
             f"INSERT INTO {table} (tenant_id, id, key_id, pepper_id, mac, expires_at) "  # noqa: S608 - two literals
             "VALUES ($1, $2, $3, $4, $5, clock_timestamp() + $6) RETURNING expires_at",
-            principal.tenant_id, token_id, principal.key_id, self._peppers.current, mac, life,
+            tenant_id, token_id, key_id, self._peppers.current, mac, life,
         )  # fmt: skip
         return Issued(token, expires_at)
 

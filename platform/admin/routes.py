@@ -59,8 +59,7 @@ async def sign_out(
 @post("/sign-in-links", opt=under(tenant()) | ANSWER_ONCE)
 async def make_link(principal: Principal, browser: BrowserSessions) -> schemas.SignInLink:
     """A link that signs one browser in as the calling key, once, within fifteen minutes."""
-    issued = await browser.make_link(principal)
-    return schemas.SignInLink(f"/admin/sign-in#{issued.token}", issued.expires_at)
+    return schemas.SignInLink.of(await browser.make_link(principal.tenant_id, principal.key_id))
 
 
 def _token(request: Request[Principal, str | None, Any]) -> str:

@@ -7,7 +7,9 @@ from uuid import UUID
 import msgspec
 
 from tenantry.platform.admin.activity import Act
+from tenantry.platform.admin.browser import Issued
 from tenantry.platform.admin.console import AdapterStats, Books, Day, Impact, Overview
+from tenantry.platform.admin.team import Member, Role
 from tenantry.platform.core import ids, money
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
@@ -42,6 +44,10 @@ class SignInLink(msgspec.Struct, frozen=True):
     path: str
     expires_at: datetime
     object: Literal["sign_in_link"] = "sign_in_link"
+
+    @classmethod
+    def of(cls, issued: Issued) -> "SignInLink":
+        return cls(f"/admin/sign-in#{issued.token}", issued.expires_at)
 
 
 class SignedOut(msgspec.Struct, frozen=True):
@@ -177,6 +183,45 @@ class ActView(msgspec.Struct, frozen=True):
     def of(cls, act: Act) -> "ActView":
         key = ids.to_text("key", act.key_id) if act.key_id is not None else None
         return cls(act.at, act.kind, act.subject, act.detail, act.reason, key, act.key_name)
+
+
+class Invite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """name: what others know the person by. role: admin (everything in the tenant), manager (everything but asking
+    models), or member (asking models alone)."""
+
+    name: str
+    role: Role = "member"
+
+
+class MemberView(msgspec.Struct, frozen=True):
+    """key: what the person signs in with; revoking it removes them. browsers: signed in now. last_signed_in_at: null
+    if never, or so long ago that the session is forgotten."""
+
+    key: str
+    name: str
+    role: Role
+    created_at: datetime
+    last_signed_in_at: datetime | None
+    browsers: int
+    object: Literal["member"] = "member"
+
+    @classmethod
+    def of(cls, member: Member) -> "MemberView":
+        key = ids.to_text("key", member.key_id)
+        return cls(key, member.name, member.role, member.created_at, member.last_signed_in_at, member.browsers)
+
+
+class MemberPage(Page, frozen=True, kw_only=True):
+    data: list[MemberView]
+
+
+class InvitationView(msgspec.Struct, frozen=True):
+    """link: signs one browser in, once. secret: the person's own key, for every later time. Neither is kept."""
+
+    member: MemberView
+    link: SignInLink
+    secret: str
+    object: Literal["invitation"] = "invitation"
 
 
 class ActPage(Page, frozen=True, kw_only=True):

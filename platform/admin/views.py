@@ -4,6 +4,7 @@ Owns the mapping between HTTP and console.py, live.py and activity.py.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated
 
 from litestar import Router, get
@@ -11,7 +12,7 @@ from litestar.params import Parameter
 from litestar.response import Stream
 
 from tenantry.platform.admin import schemas
-from tenantry.platform.admin.activity import activity
+from tenantry.platform.admin.activity import Asked, activity
 from tenantry.platform.admin.console import Console
 from tenantry.platform.admin.live import Watchers
 from tenantry.platform.core import ids
@@ -28,6 +29,8 @@ AdapterIds = Annotated[list[str], Parameter(query="adapter", description=f"At mo
 AdapterName = Annotated[str | None, Parameter(query="adapter", max_length=63, description="An adapter's name.")]
 VersionNumber = Annotated[int | None, Parameter(query="version", ge=1, le=1 << 30)]
 KeyId = Annotated[str | None, Parameter(query="key", max_length=64)]
+From = Annotated[datetime | None, Parameter(query="from", description="Start.")]
+To = Annotated[datetime | None, Parameter(query="to", description="End, not included.")]
 TenantId = Annotated[str, Parameter(max_length=64, description="ten_ and 32 hex digits")]
 
 
@@ -91,11 +94,18 @@ async def impact_of_tenant(tenant_id: TenantId, console: Console) -> schemas.Imp
 
 @get("/activity", opt=_MANAGE)
 async def list_activity(
-    principal: Principal, database: Database, limit: Limit = 20, after: After = None
+    principal: Principal,
+    database: Database,
+    limit: Limit = 20,
+    after: After = None,
+    start: From = None,
+    end: To = None,
+    adapter: AdapterName = None,
 ) -> schemas.ActPage:
     """Who did what, newest first: aliases moved, versions uploaded, keys made and revoked, sign-ins."""
+    asked = Asked(start, end, adapter)
     async with database.tenant(principal.tenant_id) as connection:
-        rows, more = cut(await activity(connection, principal.tenant_id, limit + 1, after), limit)
+        rows, more = cut(await activity(connection, principal.tenant_id, limit + 1, after, asked), limit)
     data = [schemas.ActView.of(row) for row in rows]
     return schemas.ActPage(data=data, has_more=more, next=rows[-1].cursor if more else None)
 

@@ -29,6 +29,19 @@ class AdapterView(msgspec.Struct, frozen=True):
     users: int
 
 
+class TenantShareView(msgspec.Struct, frozen=True):
+    """One tenant's part of an engine: see runtime.counts.TenantShare. tenant: its name, or the engine's word for it
+    where no tenant is known by that. share: of the work of all that are listed."""
+
+    tenant: str
+    weight: float
+    waiting: int
+    running: int
+    work: float
+    share: float
+    ahead: float
+
+
 class EngineReport(msgspec.Struct, frozen=True):
     """state: "ready"; "draining" (it ends what it has); "away" (it starts, hangs or died: no numbers). epoch: names
     this life of it. open: requests of this gateway. known_prefix_blocks: what the router believes it has.
@@ -51,6 +64,10 @@ class EngineReport(msgspec.Struct, frozen=True):
     hand_offs: dict[str, int]
     known_prefix_blocks: int
     rerouted: int
+    tenants: list[TenantShareView] = []
+    tenants_waiting: int = 0
+    pages_evicted: int = 0
+    adapters_evicted: int = 0
 
 
 def report(name: str, role: Role, client: EngineClient, known: int, rerouted: int) -> EngineReport:
@@ -78,4 +95,19 @@ def report(name: str, role: Role, client: EngineClient, known: int, rerouted: in
         hand_offs=msgspec.structs.asdict(stats.hand_offs),
         known_prefix_blocks=known,
         rerouted=rerouted,
+        tenants=_shares(stats),
+        tenants_waiting=stats.tenants_waiting,
+        pages_evicted=stats.pages_evicted,
+        adapters_evicted=stats.adapters_evicted,
     )
+
+
+def _shares(stats: Stats) -> list[TenantShareView]:
+    whole = sum(one.work for one in stats.tenants)
+    return [
+        TenantShareView(
+            one.tenant, one.weight, one.waiting, one.running, round(one.work, 1),
+            round(one.work / whole, 4) if whole else 0.0, round(one.ahead, 1),
+        )
+        for one in stats.tenants
+    ]  # fmt: skip

@@ -9,7 +9,15 @@ from itertools import zip_longest
 
 import msgspec
 
-from tenantry.runtime.counts import AdapterState, Guessing, HandOffCounts, ProposerCounts, Stats, TierCounts
+from tenantry.runtime.counts import (
+    AdapterState,
+    Guessing,
+    HandOffCounts,
+    ProposerCounts,
+    Stats,
+    TenantShare,
+    TierCounts,
+)
 
 
 def stats_together(parts: Sequence[Stats]) -> Stats | None:
@@ -35,6 +43,7 @@ def stats_together(parts: Sequence[Stats]) -> Stats | None:
     return msgspec.structs.replace(
         parts[0], **numbers, adapters=tuple(adapters.values()), proposers=proposers, hand_offs=hand_offs,
         tiers=_tiers(counts for part in parts for counts in part.tiers),
+        tenants=_tenants(share for part in parts for share in part.tenants),
     )  # fmt: skip
 
 
@@ -72,6 +81,20 @@ def proposers_together(counts: Iterable[ProposerCounts]) -> tuple[ProposerCounts
 
 def _sums(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(sum(column) for column in zip_longest(*rows, fillvalue=0))
+
+
+def _tenants(shares: Iterable[TenantShare]) -> tuple[TenantShare, ...]:
+    """By tenant; the counters of engines know nothing of each other, so the furthest ahead is told."""
+    found: dict[str, TenantShare] = {}
+    for one in shares:
+        known = found.get(one.tenant)
+        if known is not None:
+            one = TenantShare(
+                one.tenant, one.weight, known.waiting + one.waiting, known.running + one.running,
+                known.work + one.work, max(known.ahead, one.ahead),
+            )  # fmt: skip
+        found[one.tenant] = one
+    return tuple(found.values())
 
 
 def _both(a: AdapterState, b: AdapterState) -> AdapterState:

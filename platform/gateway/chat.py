@@ -250,8 +250,16 @@ def _least(sampling: Sampling) -> Sampling:
 
 def share_key(principal: Principal) -> str:
     """One fair share per tenant, and inside of it one per key, under names that say nothing about them."""
-    tenant, key = principal.isolation, principal.key_id.bytes
-    return "/".join(blake2b(name, digest_size=8, person=b"tenantry-share").hexdigest() for name in (tenant, key))
+    return f"{_opaque(principal.isolation)}/{_opaque(principal.key_id.bytes)}"
+
+
+def tenant_share(tenant_id: UUID) -> str:
+    """What the engine calls a tenant; see share_key."""
+    return _opaque(tenant_id.bytes)
+
+
+def _opaque(name: bytes) -> str:
+    return blake2b(name, digest_size=8, person=b"tenantry-share").hexdigest()
 
 
 def _order(principal: Principal, target: Target, prompt_tokens: int, sampling: Sampling, guesses: bool) -> Order:

@@ -36,6 +36,8 @@ _COUNTERS = {
     "completion_tokens": "Tokens generated.",
     "preemptions": "Sequences put back for want of pages.",
     "yielded": "Sequences put back for a tenant with less than its share.",
+    "pages_evicted": "KV pages let go for want of room.",
+    "adapters_evicted": "Adapters let go, for want of room or because they were retired.",
     "refused_early": "Requests whose deadline the queue could not have met.",
 }
 _TIER_GAUGES = {

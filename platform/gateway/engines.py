@@ -1,24 +1,58 @@
-"""/api/v1/engines: every engine process, what it holds and how busy it is. For operators.
+"""/api/v1/engines: every engine process, what it holds, how busy it is, and with whose work. For operators.
 
-Owns the route alone: what is said is platform/fleet/report.py's.
+Owns the route, and the names of those whom engines know by an opaque word alone: what is said is
+platform/fleet/report.py's.
 """
+
+from collections.abc import Iterable
+from time import monotonic
 
 import msgspec
 from litestar import Router, get
 
+from tenantry.platform.core.database import Database
 from tenantry.platform.core.policy import OPERATOR, under
 from tenantry.platform.fleet.report import EngineReport
-from tenantry.platform.gateway.chat import ChatService
+from tenantry.platform.gateway.chat import ChatService, tenant_share
+from tenantry.platform.tenants import service as tenants
+
+AGAIN_S = 10.0
 
 
 class EngineList(msgspec.Struct, frozen=True):
     data: list[EngineReport]
 
 
+class ShareNames:
+    """The engine's word for a tenant to its name. All are read when one is unknown, at most every AGAIN_S."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._names: dict[str, str] = {}
+        self._read_at = float("-inf")
+
+    async def names(self, shares: Iterable[str]) -> dict[str, str]:
+        """Of those that are known."""
+        wanted = set(shares)
+        if not wanted <= self._names.keys() and monotonic() - self._read_at > AGAIN_S:
+            self._read_at = monotonic()
+            async with self._database.operator() as connection:
+                everyone = await tenants.names(connection)
+            self._names = {tenant_share(tenant_id): name for tenant_id, name in everyone}
+        return {share: self._names[share] for share in wanted if share in self._names}
+
+
 @get("/engines", opt=under(OPERATOR))
-async def list_engines(chat: ChatService) -> EngineList:
+async def list_engines(chat: ChatService, share_names: ShareNames) -> EngineList:
     """Every engine as of its last answer, at most a second old while it is up."""
-    return EngineList(chat.engines())
+    reports = chat.engines()
+    names = await share_names.names(share.tenant for report in reports for share in report.tenants)
+    return EngineList([_named(report, names) for report in reports])
+
+
+def _named(report: EngineReport, names: dict[str, str]) -> EngineReport:
+    replace = msgspec.structs.replace
+    return replace(report, tenants=[replace(one, tenant=names.get(one.tenant, one.tenant)) for one in report.tenants])
 
 
 router = Router("/api/v1", route_handlers=[list_engines], tags=["engines"])

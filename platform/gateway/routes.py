@@ -4,37 +4,56 @@ Owns the mapping between HTTP and the chat service. The body of a stream is a pu
 owns: nothing here is metered, and nothing here can lose a settlement.
 """
 
-from typing import Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from litestar import Request, Response, Router, get, post
 from litestar.background_tasks import BackgroundTask
+from litestar.params import Parameter
 from litestar.response import Stream
 
 from tenantry.platform.core import ids
 from tenantry.platform.core.errors import NotFound
+from tenantry.platform.core.paging import cut
 from tenantry.platform.core.policy import tenant, under
 from tenantry.platform.gateway.chat import ChatService, Opened
 from tenantry.platform.gateway.openai import ChatRequest, CompletionRequest
 from tenantry.platform.gateway.schemas import AdapterOf, ModelList, ModelView
+from tenantry.platform.registry.models import Version
 from tenantry.platform.registry.service import Registry
 from tenantry.platform.tenants.principal import Principal
 
 _INFERENCE = under(tenant("inference"))
+MAX_MODELS: Final = 1000
+ModelLimit = Annotated[int, Parameter(ge=1, le=MAX_MODELS, description="Most adapters in the answer.")]
+AfterModel = Annotated[str | None, Parameter(max_length=200, description="The `next` of the page before.")]
+PartOfName = Annotated[str | None, Parameter(max_length=63, description="Part of a name.")]
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 @get("/models", opt=_INFERENCE)
-async def list_models(principal: Principal, registry: Registry) -> ModelList:
-    """The base model and the tenant's own adapters; nobody else's."""
-    return ModelList(await _models(principal, registry))
+async def list_models(
+    principal: Principal,
+    registry: Registry,
+    limit: ModelLimit = MAX_MODELS,
+    after: AfterModel = None,
+    name: PartOfName = None,
+) -> ModelList:
+    """The base model and the tenant's own adapters, by name; nobody else's."""
+    found = await registry.callable_models(principal.tenant_id, limit + 1, after, name or None)
+    rows, more = cut([_adapter_model(principal, registry, *one) for one in found], limit)
+    base = [_base_model(registry)] if after is None and (name or "") in registry.base.name else []
+    return ModelList(base + rows, more, rows[-1].id if more else None)
 
 
 @get("/models/{model:str}", opt=_INFERENCE)
 async def get_model(model: str, principal: Principal, registry: Registry) -> ModelView:
-    for view in await _models(principal, registry):
-        if view.id == model:
-            return view
+    if model == registry.base.name:
+        return _base_model(registry)
+    adapter = model.partition("@")[0]
+    for one in await registry.callable_models(principal.tenant_id, MAX_MODELS, name=adapter):
+        if one[0] == model:
+            return _adapter_model(principal, registry, *one)
     raise NotFound("There is no such model, or this key may not use it.", code="model_not_found", param="model")
 
 
@@ -82,20 +101,18 @@ async def answer(opened: Opened, streams: bool, request: Request[Principal, Any,
     )
 
 
-async def _models(principal: Principal, registry: Registry) -> list[ModelView]:
+def _base_model(registry: Registry) -> ModelView:
     base = registry.base
-    base_id = ids.to_text("base", base.id)
     created = base.id.int >> 80  # a uuidv7 begins with its milliseconds
-    views = [ModelView(base.name, created // 1000, "tenantry", base_id)]
-    for name, version in await registry.callable_models(principal.tenant_id):
-        assert version.digest is not None, "only ready versions have aliases that answer"
-        views.append(
-            ModelView(
-                name, int(version.created_at.timestamp()), principal.tenant_name, base_id,
-                AdapterOf(base.name, version.number, version.digest.hex()),
-            )
-        )  # fmt: skip
-    return views
+    return ModelView(base.name, created // 1000, "tenantry", ids.to_text("base", base.id))
+
+
+def _adapter_model(principal: Principal, registry: Registry, name: str, version: Version) -> ModelView:
+    assert version.digest is not None, "only ready versions have aliases that answer"
+    return ModelView(
+        name, int(version.created_at.timestamp()), principal.tenant_name, ids.to_text("base", registry.base.id),
+        AdapterOf(registry.base.name, version.number, version.digest.hex()),
+    )  # fmt: skip
 
 
 router = Router("/v1", route_handlers=[list_models, get_model, chat_completions, completions], tags=["inference"])

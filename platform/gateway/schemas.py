@@ -23,5 +23,9 @@ class ModelView(msgspec.Struct, frozen=True):
 
 
 class ModelList(msgspec.Struct, frozen=True):
+    """next: what to send as `after` for more of them, or null. OpenAI's clients ask for no pages."""
+
     data: list[ModelView]
+    has_more: bool = False
+    next: str | None = None
     object: Literal["list"] = "list"

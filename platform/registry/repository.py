@@ -150,14 +150,19 @@ class Repository:
         rows = await self._c.fetch(f"{_ALIAS} AND l.adapter_id = $2 ORDER BY l.alias", self._tenant, adapter_id)
         return [Alias(**_plain(row)) for row in rows]
 
-    async def aliases_of_all(self, base_id: UUID) -> list[tuple[str, str, Version]]:
-        """(adapter, alias, version) for every alias that answers requests."""
+    async def answering(
+        self, base_id: UUID, limit: int, after: tuple[str, str], text: str | None = None, name: str | None = None
+    ) -> list[tuple[str, str, Version]]:
+        """(adapter, alias, version) of aliases that answer requests, by name, from `after` on. text: part of a name.
+        name: of one adapter alone."""
         rows = await self._c.fetch(
             """SELECT v.*, a.name, l.alias FROM adapter_alias l
             JOIN adapter a ON a.tenant_id = l.tenant_id AND a.id = l.adapter_id AND a.deleted_at IS NULL
             JOIN adapter_version v ON v.tenant_id = l.tenant_id AND v.id = l.version_id AND v.state = 'ready'
-            WHERE l.tenant_id = $1 AND a.base_model_id = $2 ORDER BY a.name, l.alias""",
-            self._tenant, base_id,
+            WHERE l.tenant_id = $1 AND a.base_model_id = $2 AND (a.name, l.alias) > ($3, $4) AND a.name >= $3
+              AND ($5::text IS NULL OR position($5 IN a.name) > 0) AND ($6::text IS NULL OR a.name = $6)
+            ORDER BY a.name, l.alias LIMIT $7""",
+            self._tenant, base_id, *after, text, name, limit,
         )  # fmt: skip
         return [(row["name"], row["alias"], _version(row)) for row in rows]
 

@@ -67,10 +67,15 @@ class Registry:
             raise _no_such_model()
         return Target(self.base, model, adapter.id, version.id, version.number, version.digest)
 
-    async def callable_models(self, tenant_id: UUID) -> list[tuple[str, Version]]:
-        """(model name, version) of every alias that answers; the default alias is the bare name."""
+    async def callable_models(
+        self, tenant_id: UUID, limit: int, after: str | None = None, text: str | None = None, name: str | None = None
+    ) -> list[tuple[str, Version]]:
+        """(model name, version) of aliases that answer; the default alias is the bare name. after: the last model
+        name of the page before. text: part of an adapter's name. name: of one adapter alone."""
+        adapter, _, alias = (after or "").partition("@")
+        begin = (adapter, alias or (names.DEFAULT_ALIAS if adapter else ""))
         async with self.database.tenant(tenant_id) as connection:
-            rows = await Repository(connection, tenant_id).aliases_of_all(self.base.id)
+            rows = await Repository(connection, tenant_id).answering(self.base.id, limit, begin, text, name)
         return [(name if alias == names.DEFAULT_ALIAS else f"{name}@{alias}", v) for name, alias, v in rows]
 
     async def create(self, tenant_id: UUID, name: str, description: str = "") -> Adapter:

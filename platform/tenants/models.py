@@ -21,7 +21,8 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """public_id is the printable part of the key; the secret is not kept anywhere."""
+    """public_id is the printable part of the key; the secret is not kept anywhere. person: a member of the team
+    signs in with it, see admin/team.py."""
 
     id: UUID
     tenant_id: UUID
@@ -33,6 +34,7 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    person: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def key_of(row: Any) -> ApiKey:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
         last_used_at=row["last_used_at"],
+        person=row["person"],
     )
 
 

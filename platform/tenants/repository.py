@@ -45,6 +45,10 @@ async def list_tenants(connection: Connection, limit: int, after: UUID | None) -
     return [tenant_of(row) for row in rows]
 
 
+async def names(connection: Connection) -> list[tuple[UUID, str]]:
+    return [(row["id"], row["name"]) for row in await connection.fetch("SELECT id, name FROM tenant")]
+
+
 async def set_status(connection: Connection, tenant_id: UUID, status: Status) -> Tenant | None:
     row = await connection.fetchrow(
         "UPDATE tenant SET status = $2, etag = etag + 1 WHERE id = $1 AND NOT is_operator RETURNING *",
@@ -63,10 +67,11 @@ async def insert_key(
     env: str,
     scopes: Sequence[str],
     expires_at: datetime | None,
+    person: bool = False,
 ) -> ApiKey:
     row = await connection.fetchrow(
-        "INSERT INTO api_key (tenant_id, id, key_id, name, env, scopes, pepper_id, mac, expires_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *",
+        "INSERT INTO api_key (tenant_id, id, key_id, name, env, scopes, pepper_id, mac, expires_at, person) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING *",
         tenant_id,
         key_id,
         made.public_id,
@@ -76,6 +81,7 @@ async def insert_key(
         made.pepper_id,
         made.mac,
         expires_at,
+        person,
     )
     return key_of(row)
 

@@ -52,7 +52,8 @@ class KeyCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeyView(msgspec.Struct, frozen=True):
-    """prefix: the part of the key that may be shown. key: the whole key, in the answer to its creation alone."""
+    """prefix: the part of the key that may be shown. person: a member of the team signs in with it. key: the whole
+    key, in the answer to its creation alone."""
 
     id: str
     name: str
@@ -63,6 +64,7 @@ class KeyView(msgspec.Struct, frozen=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    person: bool
     object: Literal["api_key"] = "api_key"
     key: str | UnsetType = UNSET
 
@@ -78,6 +80,7 @@ class KeyView(msgspec.Struct, frozen=True):
             expires_at=key.expires_at,
             revoked_at=key.revoked_at,
             last_used_at=key.last_used_at,
+            person=key.person,
             key=text,
         )
 

@@ -50,6 +50,11 @@ async def list_tenants(connection: Connection, limit: int = 20, after: UUID | No
     return await repository.list_tenants(connection, _page(limit), after)
 
 
+async def names(connection: Connection) -> list[tuple[UUID, str]]:
+    """As the operator: everyone's, the operator's own tenant included."""
+    return await repository.names(connection)
+
+
 async def set_status(connection: Connection, tenant_id: UUID, status: Status) -> Tenant:
     """As the operator. A suspended tenant's keys stop within the authenticator's ttl."""
     if status not in ("active", "suspended"):
@@ -66,6 +71,7 @@ async def create_key(
     env: str = "live",
     scopes: Sequence[str] = DEFAULT_SCOPES,
     expires_at: datetime | None = None,
+    person: bool = False,
 ) -> IssuedKey:
     """In the tenant's transaction. Operator keys can only be made in an operator transaction, by bootstrap."""
     if not _LABEL.fullmatch(name):
@@ -74,7 +80,7 @@ async def create_key(
         raise InvalidInput("env must be live or test.", param="env")
     if not scopes or not set(scopes) <= set(DEFAULT_SCOPES):
         raise InvalidInput("scopes must be one or more of inference and manage.", param="scopes")
-    return await _issue(connection, tenant_id, peppers, name, env, sorted(set(scopes)), expires_at)
+    return await _issue(connection, tenant_id, peppers, name, env, sorted(set(scopes)), expires_at, person)
 
 
 async def create_operator_key(connection: Connection, tenant: Tenant, peppers: Peppers, env: str) -> IssuedKey:
@@ -134,11 +140,12 @@ async def _issue(
     env: str,
     scopes: Sequence[str],
     expires_at: datetime | None,
+    person: bool = False,
 ) -> IssuedKey:
     if expires_at is not None and expires_at.tzinfo is None:
         raise InvalidInput("expires_at must carry a time zone.", param="expires_at")
     made = keys.make(env, peppers)
-    key = await repository.insert_key(connection, tenant_id, ids.uuid7(), made, name, env, scopes, expires_at)
+    key = await repository.insert_key(connection, tenant_id, ids.uuid7(), made, name, env, scopes, expires_at, person)
     return IssuedKey(key, made.text)
 
 

@@ -61,6 +61,7 @@ class RadixTree:
         self._serial = 0
         self._tick = 0
         self.now = 0
+        self.evicted = 0
         self.pinned = 0
 
     @property
@@ -176,6 +177,7 @@ class RadixTree:
             if heap is None:
                 return freed
             node = heappop(self._heaps[heap])[2]
+            self.evicted += 1
             if self.leaving is not None:
                 self.leaving(node)
             self._remove(node)

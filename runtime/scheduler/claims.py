@@ -134,6 +134,10 @@ class Claims:
         return self._residency.idle_bytes
 
     @property
+    def evicted(self) -> int:
+        return self._residency.evicted
+
+    @property
     def bytes_limit(self) -> int:
         return self._residency.limit
 

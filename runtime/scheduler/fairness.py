@@ -10,12 +10,17 @@ running sequences can still come to: each token charged once, with the guesses t
 """
 
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from tenantry.runtime.config import COMPUTE_TOKENS_S, LOAD_BYTES_S
+from tenantry.runtime.counts import TenantShare
 
 if TYPE_CHECKING:
     from tenantry.runtime.scheduler.request import Request
+
+MOST_TOLD = 16
+MOST_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +39,17 @@ class Flow:
     """A tenant, or one of its keys. counter: virtual tokens over weight. turn: when it last had its turn. waiting,
     running: its requests that have not started, and its sequences that hold pages. prompt, decode: tokens that its
     waiting requests will compute and may draw. live: its requests, whatever they do. inside: of a tenant, its keys.
+    work: of a tenant, virtual tokens charged to it so far.
     """
 
-    __slots__ = ("counter", "decode", "inside", "live", "name", "prompt", "running", "turn", "waiting", "weight")
+    __slots__ = (
+        "counter", "decode", "inside", "live", "name", "prompt", "running", "turn", "waiting", "weight", "work",
+    )  # fmt: skip
 
     def __init__(self, name: str, inside: "Shares | None" = None) -> None:
         self.name = name
         self.weight = 1.0
-        self.counter = 0.0
+        self.counter = self.work = 0.0
         self.turn = 0
         self.live = self.waiting = self.running = self.prompt = self.decode = 0
         self.inside = inside
@@ -53,10 +61,12 @@ class Flow:
 
 
 class Shares:
-    """Flows that share one thing. level: where the last turn ended, below which nobody returns from idleness."""
+    """Flows that share one thing. level: where the last turn ended, below which nobody returns from idleness. past:
+    the work of tenants whose flow is forgotten, of those forgotten last."""
 
     def __init__(self) -> None:
         self.flows: dict[str, Flow] = {}
+        self.past: dict[str, float] = {}
         self.level = 0.0
         self._turns = 0
 
@@ -65,6 +75,7 @@ class Shares:
         flow = self.flows.get(name)
         if flow is None:
             flow = self.flows[name] = Flow(name, Shares() if parent else None)
+            flow.work = self.past.pop(name, 0.0)
         flow.live += 1
         return flow
 
@@ -73,7 +84,14 @@ class Shares:
         flow.live -= 1
         if not flow.live and len(self.flows) > 1:
             for idle in [f for f in self.flows.values() if not f.live and f.counter <= self.level]:
-                del self.flows[idle.name]
+                self._forget(idle)
+
+    def _forget(self, flow: Flow) -> None:
+        del self.flows[flow.name]
+        if flow.inside is not None:
+            self.past[flow.name] = flow.work
+            if len(self.past) > MOST_REMEMBERED:
+                del self.past[next(iter(self.past))]
 
     def join(self, flow: Flow) -> None:
         """Its first request waits: what it did not use while it had none is nobody's debt."""
@@ -123,7 +141,22 @@ class Ledger:
     def charge(self, request: "Request", units: float) -> None:
         """Virtual tokens of work that was done, or will have been when the step in the making ends."""
         request.tenant.counter += units / request.tenant.weight
+        request.tenant.work += units
         request.key.counter += units
+
+    def told(self, most: int = MOST_TOLD) -> tuple[TenantShare, ...]:
+        """For people: tenants that have requests, then those that were served most."""
+        tenants = self.tenants
+        known = [
+            (flow.live > 0, flow.work, TenantShare(
+                flow.name, flow.weight, flow.waiting, flow.running, flow.work, flow.counter - tenants.level
+            ))
+            for flow in tenants.flows.values()
+        ]  # fmt: skip
+        known += [
+            (False, work, TenantShare(name, 1.0, 0, 0, work, 0.0)) for name, work in tenants.past.items()
+        ]  # fmt: skip
+        return tuple(share for _, _, share in nlargest(most, known, key=lambda one: one[:2]))
 
     def _counted(self, request: "Request", by: int) -> None:
         tenant = request.tenant

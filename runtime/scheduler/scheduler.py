@@ -254,7 +254,7 @@ class Scheduler:
 
     def stats(self) -> Stats:
         """Of adapters, pages, requests, and of what steps take."""
-        return self._totals.stats(self.cache, self._waiting, self._sequences, self._claims, self.times)
+        return self._totals.stats(self.cache, self._waiting, self._sequences, self._claims, self.times, self._ledger)
 
     def check(self) -> None:
         """Assert every invariant. Slow: walks all pages, nodes and requests."""

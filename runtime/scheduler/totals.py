@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.counts import Stats
 from tenantry.runtime.scheduler.claims import Claims
+from tenantry.runtime.scheduler.fairness import Ledger
 from tenantry.runtime.scheduler.sequences import Sequences
 from tenantry.runtime.scheduler.steptime import StepTimeModel
 from tenantry.runtime.scheduler.waiting import WaitingQueue
@@ -26,7 +27,13 @@ class Totals:
     refused_early: int = 0
 
     def stats(
-        self, cache: KvCache, waiting: WaitingQueue, sequences: Sequences, claims: Claims, times: StepTimeModel
+        self,
+        cache: KvCache,
+        waiting: WaitingQueue,
+        sequences: Sequences,
+        claims: Claims,
+        times: StepTimeModel,
+        ledger: Ledger,
     ) -> Stats:
         """Preempted sequences and further choices are added to those that wait."""
         block, idle = cache.block_bytes, claims.bytes_idle
@@ -55,6 +62,9 @@ class Totals:
             tenants_waiting=len(waiting.tenants),
             refused_early=self.refused_early,
             yielded=sequences.yielded,
+            tenants=ledger.told(),
+            pages_evicted=cache.tree.evicted,
+            adapters_evicted=claims.evicted,
             step_times=times.report(),
             tiers=cache.tiers.counts() if cache.tiers is not None else (),
         )

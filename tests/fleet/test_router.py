@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from tenantry.platform.fleet.hints import BLOCK_TOKENS
 from tenantry.platform.fleet.router import Engine, Router
 from tenantry.platform.fleet.totals import stats_together
-from tenantry.runtime.counts import AdapterState, Guessing, ProposerCounts, Stats, TierCounts
+from tenantry.runtime.counts import AdapterState, Guessing, ProposerCounts, Stats, TenantShare, TierCounts
 from tenantry.runtime.errors import EngineUnavailable
 from tenantry.runtime.messages import Event, Finished, Pong, Refused, Sampling, Submit, Tokens, Usage
 
@@ -202,10 +203,12 @@ async def test_reports_of_several_engines_add_up():
     state = AdapterState(b"d", "loading", 10, 1)
     host = TierCounts("host", 1, 2, 3, 4, 5, 6, 7)
     stats = Stats(steps=3, running=2, step_seconds=0.5, adapters=(state,), proposers=(counts,), tiers=(host,))
+    stats = msgspec.structs.replace(stats, tenants=(TenantShare("t", 2.0, 1, 2, 30.0, 4.0),), pages_evicted=3)
     a = FakeClient(stats=stats, told=(told,))
     held = (AdapterState(b"d", "resident", 10, 0),)
     tiers = (host, TierCounts("disk", 9, 9, 9, 9, 9))
-    b = FakeClient(stats=Stats(steps=1, step_seconds=0.25, adapters=held, tiers=tiers))
+    shares = (TenantShare("t", 2.0, 0, 1, 10.0, 5.0), TenantShare("u", 1.0, 1, 0, 1.0, 0.0))
+    b = FakeClient(stats=Stats(steps=1, step_seconds=0.25, adapters=held, tiers=tiers, tenants=shares))
     b.told = (Guessing(bytes(32), None, 1, 2, (ProposerCounts("ngram", False, 1, 1, 1, (1,), (1,)),)),)
     router = fleet(a, b)
     together = router.stats
@@ -213,6 +216,8 @@ async def test_reports_of_several_engines_add_up():
     assert (together.steps, together.running, together.step_seconds) == (4, 2, 0.75)
     assert together.adapters == (AdapterState(b"d", "resident", 20, 1),)
     assert together.tiers == (TierCounts("host", 2, 4, 6, 8, 10, 12, 14), tiers[1])
+    assert together.tenants == (TenantShare("t", 2.0, 1, 3, 40.0, 5.0), shares[1])
+    assert together.pages_evicted == 3
     assert await router.guesses() == (
         Guessing(bytes(32), None, 6, 9, (ProposerCounts("ngram", False, 3, 5, 4, (3, 2), (3, 1)),)),
     )

@@ -1,9 +1,12 @@
 """Operators see every engine; tenants do not: adapters are named by digest there, whoever's they are."""
 
+from uuid import UUID
+
 import httpx
 
 from tenantry.platform.fleet.report import report
-from tenantry.runtime.counts import AdapterState, Stats
+from tenantry.platform.gateway.chat import tenant_share
+from tenantry.runtime.counts import AdapterState, Stats, TenantShare
 from tenantry.runtime.messages import Pong
 
 
@@ -25,6 +28,26 @@ def test_the_operator_sees_every_engine(live):
     assert engine["pages"] == {"total": 10, "free": 4, "cached": 0, "live_bytes": 0, "cached_bytes": 0}
     assert engine["adapters"] == [{"digest": "01" * 32, "state": "resident", "bytes": 100, "users": 1}]
     assert (engine["known_prefix_blocks"], engine["rerouted"]) == (5, 2)
+
+
+def test_shares_of_work_are_told_by_the_tenants_names(live):
+    whose, _ = live.make_tenant("busy-one")
+    shares = (
+        TenantShare(tenant_share(UUID(hex=whose.partition("_")[2])), 2.0, 3, 1, 30.0, 5.5),
+        TenantShare("of nobody", 1.0, 0, 0, 10.0, 0.0),
+    )
+    client = Client()
+    client.last_pong = Pong(
+        "e1", 7, True, Stats(tenants=shares, tenants_waiting=1, pages_evicted=4, adapters_evicted=2)
+    )
+    live.engine.reported = [report("engine-0", "both", client, 0, 0)]
+    headers = {"authorization": f"Bearer {live.operator_key}"}
+    [engine] = httpx.get(f"{live.url}/api/v1/engines", headers=headers).json()["data"]
+    assert engine["tenants"] == [
+        {"tenant": "busy-one", "weight": 2.0, "waiting": 3, "running": 1, "work": 30.0, "share": 0.75, "ahead": 5.5},
+        {"tenant": "of nobody", "weight": 1.0, "waiting": 0, "running": 0, "work": 10.0, "share": 0.25, "ahead": 0.0},
+    ]
+    assert (engine["tenants_waiting"], engine["pages_evicted"], engine["adapters_evicted"]) == (1, 4, 2)
 
 
 def test_a_tenant_does_not(api):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenantry.runtime.scheduler.fairness import Prices, Shares
+from tenantry.runtime.scheduler.fairness import MOST_REMEMBERED, MOST_TOLD, Prices, Shares
 from tests.scheduling.crowd import TOKENS, Crowd
 
 REQUEST = st.tuples(st.integers(1, 60), st.integers(1, 30))  # prompt and completion
@@ -240,3 +240,30 @@ def test_a_tenant_fills_its_own_part_of_the_queue_and_no_more():
     assert [name in crowd.ended for name in others] == [False, False, True]
     assert crowd.ended[others[2]].code == "overloaded"
     crowd.drain()
+
+
+def test_people_are_told_who_waits_and_who_was_served_also_when_it_is_long_gone():
+    crowd, at = Crowd(pages=128), Counter()
+    crowd.submit("once", 40, 10)
+    for _ in range(60):
+        crowd.step()
+    for _ in range(200):
+        keep_waiting(crowd, "flood", [(10, 10)], at, depth=5)
+        crowd.step()
+    flood, once = (
+        next(one for one in crowd.core.stats().tenants if one.tenant == name) for name in ("flood", "once")
+    )
+    assert (flood.waiting, flood.running > 0) == (crowd.flow("flood").waiting, True)
+    assert (once.waiting, once.running) == (0, 0)
+    assert once.work == crowd.served["once"]
+    assert flood.work == pytest.approx(crowd.served["flood"])
+
+
+def test_few_are_told_and_few_are_remembered():
+    crowd = Crowd(pages=128)
+    for i in range(MOST_REMEMBERED + 20):
+        crowd.submit(f"t{i}", 4, 1)
+        crowd.step()
+    told = crowd.core.stats().tenants
+    assert len(told) == MOST_TOLD
+    assert len(crowd.core._ledger.tenants.past) <= MOST_REMEMBERED

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -270,3 +271,50 @@ def test_prices_are_listed_with_those_to_come(api, operator):
     rest = api.get("/api/v1/prices", params={"base_model": base, "after": first["next"]}).json()
     assert len(rest["data"]) >= 1
     assert not rest["has_more"]
+
+
+def test_models_are_paged_and_found_by_a_part_of_their_name(live, api):
+    made = ready_adapters(live, api, ["alpha", "beta", "bet-two"])
+    whole = api.get("/v1/models").json()
+    base, *names = [one["id"] for one in whole["data"]]
+    assert names == sorted(made)
+    assert not whole["has_more"]
+    paged, after = [], None
+    while True:
+        page = api.get("/v1/models", params={"limit": 1, **({"after": after} if after else {})}).json()
+        paged += [one["id"] for one in page["data"]]
+        if not page["has_more"]:
+            break
+        after = page["next"]
+    assert paged == [base, *names]
+    assert [one["id"] for one in api.get("/v1/models", params={"name": "bet"}).json()["data"]] == ["bet-two", "beta"]
+    assert api.get("/v1/models/beta").json()["id"] == "beta"
+    assert api.get(f"/v1/models/{base}").json()["id"] == base
+    assert api.get("/v1/models/bet").status_code == 404
+
+
+def ready_adapters(live, api, names):
+    """Rows of adapters that answer; what is in them is nobody's business here."""
+    tenant = UUID(hex=api.get("/api/v1/me").json()["tenant"].partition("_")[2])
+
+    async def make():
+        async with live.gateway.parts.database.tenant(tenant) as c:
+            for name in names:
+                adapter, version, digest = uuid4(), uuid4(), uuid4().bytes * 2
+                base = await c.fetchval("SELECT id FROM base_model LIMIT 1")
+                await c.execute(
+                    "INSERT INTO adapter (tenant_id, id, name, base_model_id) VALUES ($1, $2, $3, $4)",
+                    tenant, adapter, name, base,
+                )  # fmt: skip
+                await c.execute("INSERT INTO artifact (tenant_id, digest, bytes) VALUES ($1, $2, 1)", tenant, digest)
+                await c.execute(
+                    "INSERT INTO adapter_version (tenant_id, id, adapter_id, number, state, digest, manifest) "
+                    "VALUES ($1, $2, $3, 1, 'ready', $4, '{}')", tenant, version, adapter, digest,
+                )  # fmt: skip
+                await c.execute(
+                    "INSERT INTO adapter_alias (tenant_id, adapter_id, alias, version_id) "
+                    "VALUES ($1, $2, 'default', $3)", tenant, adapter, version,
+                )  # fmt: skip
+
+    live.run(make())
+    return names

@@ -11,6 +11,7 @@ import {
   MessagesSquare,
   Play,
   Tags,
+  Users,
 } from "lucide-react";
 
 export interface Place {
@@ -29,6 +30,7 @@ export const TENANT_PLACES: readonly Place[] = [
   { to: "/usage", label: "Usage", icon: BarChart3, words: "cost tokens events csv" },
   { to: "/limits", label: "Limits", icon: Gauge, words: "budget quota headroom wallet" },
   { to: "/keys", label: "API keys", icon: KeyRound, words: "create revoke" },
+  { to: "/team", label: "Team", icon: Users, words: "people members invite roles sign in" },
   { to: "/activity", label: "Activity", icon: Activity, words: "audit history who" },
 ];
 

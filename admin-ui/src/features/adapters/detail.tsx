@@ -1,4 +1,4 @@
-import { useNavigate } from "@tanstack/react-router";
+import { Link, useNavigate } from "@tanstack/react-router";
 import { GitCompare, Play, Trash2, Upload } from "lucide-react";
 import { lazy, Suspense, useState } from "react";
 import { Confirm } from "@/components/confirm";
@@ -19,6 +19,8 @@ import { UploadDialog } from "./upload-dialog";
 import { Versions } from "./versions";
 
 const AdapterUsage = lazy(() => import("./adapter-usage"));
+
+const LINK = "text-accent underline-offset-2 hover:underline";
 
 export function AdapterPage({ name }: { name: string }) {
   const adapter = useAdapter(name);
@@ -49,7 +51,18 @@ function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
         description={
           <>
             {adapter.description && <span className="block">{adapter.description}</span>}
-            On {adapter.base_model}, since {dateTime(adapter.created_at)}
+            On {adapter.base_model}, since {dateTime(adapter.created_at)} ·{" "}
+            <Link to="/sessions" search={{ model: adapter.name }} className={LINK}>
+              sessions
+            </Link>{" "}
+            ·{" "}
+            <Link to="/usage" search={{ adapter: adapter.id, by: "version", range: "7d" }} className={LINK}>
+              usage
+            </Link>{" "}
+            ·{" "}
+            <Link to="/activity" search={{ adapter: adapter.name }} className={LINK}>
+              activity
+            </Link>
           </>
         }
         actions={

@@ -29,7 +29,8 @@ export function KeysPage() {
         cell: ({ row: { original: key } }) => (
           <div className="min-w-0">
             <div className="flex items-center gap-2 font-medium [overflow-wrap:anywhere]">
-              {key.name} {key.id === me.key && <Chip tone="accent">this session</Chip>}
+              {key.name} {key.person && <Chip>person</Chip>}
+              {key.id === me.key && <Chip tone="accent">this session</Chip>}
             </div>
             <div className="font-mono text-xs text-ink-soft">{key.prefix}…</div>
           </div>

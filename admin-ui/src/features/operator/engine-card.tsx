@@ -2,6 +2,7 @@ import { Chip, StateChip } from "@/components/ui/chip";
 import { Panel } from "@/components/ui/panel";
 import type { EngineReport } from "@/lib/api/schema";
 import { brief, bytes, count, milliseconds } from "@/lib/format";
+import { Shares } from "./shares";
 
 /** One engine: whether it answers, what waits, and what its memory holds. */
 export function EngineCard({ engine }: { engine: EngineReport }) {
@@ -12,6 +13,9 @@ export function EngineCard({ engine }: { engine: EngineReport }) {
     ["Steps", count(engine.steps)],
     ["Put back", count(engine.preemptions)],
     ["Rerouted", count(engine.rerouted)],
+    ["Tenants waiting", count(engine.tenants_waiting ?? 0)],
+    ["KV pages evicted", count(engine.pages_evicted ?? 0)],
+    ["Adapters evicted", count(engine.adapters_evicted ?? 0)],
   ];
   return (
     <Panel
@@ -23,7 +27,7 @@ export function EngineCard({ engine }: { engine: EngineReport }) {
         </span>
       }
     >
-      <dl className="grid grid-cols-3 gap-x-6 gap-y-3 lg:grid-cols-6">
+      <dl className="grid grid-cols-3 gap-x-6 gap-y-3 lg:grid-cols-9">
         {facts.map(([label, value]) => (
           <div key={label}>
             <dt className="text-xs text-ink-soft">{label}</dt>
@@ -32,6 +36,7 @@ export function EngineCard({ engine }: { engine: EngineReport }) {
         ))}
       </dl>
       <MemoryMap engine={engine} />
+      <Shares engine={engine} />
     </Panel>
   );
 }

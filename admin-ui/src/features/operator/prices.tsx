@@ -21,8 +21,8 @@ import { markCurrent, perMillion, perToken } from "./price";
 
 export function PricesPage() {
   const models = useQuery({
-    queryKey: ["models"],
-    queryFn: async () => (await answer(api.GET("/v1/models"))).data,
+    queryKey: ["models", "base"],
+    queryFn: async () => (await answer(api.GET("/v1/models", { params: { query: { limit: 1 } } }))).data,
   });
   return (
     <>

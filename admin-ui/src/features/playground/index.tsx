@@ -1,4 +1,3 @@
-import { useQuery } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { Columns2, Play, Square } from "lucide-react";
 import { Tabs } from "radix-ui";
@@ -9,8 +8,8 @@ import { Copy } from "@/components/ui/copy";
 import { Field, Input, Textarea } from "@/components/ui/input";
 import { Panel } from "@/components/ui/panel";
 import { View } from "@/components/ui/states";
-import { answer, api } from "@/lib/api/client";
 import { cn } from "@/lib/cn";
+import { useModels } from "./models";
 import { Pane } from "./pane";
 import { bodyOf, type Outcome, run, WAITING } from "./run";
 import { type Ask, type Language, snippet } from "./snippets";
@@ -18,10 +17,7 @@ import { type Ask, type Language, snippet } from "./snippets";
 const MOST = 4;
 
 export function PlaygroundPage({ chosen }: { chosen: readonly string[] }) {
-  const query = useQuery({
-    queryKey: ["models"],
-    queryFn: async () => (await answer(api.GET("/v1/models"))).data,
-  });
+  const query = useModels();
   return (
     <>
       <PageHeader
@@ -29,7 +25,7 @@ export function PlaygroundPage({ chosen }: { chosen: readonly string[] }) {
         description="One prompt, several adapters or versions side by side. Every run is a real request and is charged like one."
       />
       <View query={query} rows={8}>
-        {(models) => <Playground models={models.map((one) => one.id)} chosen={chosen} />}
+        {(models) => <Playground models={models} chosen={chosen} />}
       </View>
     </>
   );
@@ -176,7 +172,6 @@ function Playground({ models, chosen }: { models: string[]; chosen: readonly str
               // biome-ignore lint/suspicious/noArrayIndexKey: the same model may stand in two panes, and panes do not move
               key={i}
               model={one}
-              models={models}
               outcome={outcomes[i]}
               onModel={(next) => setPanes(panes.map((old, j) => (j === i ? next : old)))}
               onRemove={panes.length > 1 ? () => setPanes(panes.filter((_, j) => j !== i)) : undefined}

@@ -1,34 +1,36 @@
 import { Loader2, OctagonAlert, X } from "lucide-react";
+import { useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Chip } from "@/components/ui/chip";
-import { Select } from "@/components/ui/select";
+import { Combobox } from "@/components/ui/combobox";
 import { count, milliseconds, money, percent, share } from "@/lib/format";
+import { useModels } from "./models";
 import type { Outcome } from "./run";
 
 interface Props {
   model: string;
-  models: readonly string[];
   outcome: Outcome | undefined;
   onModel: (model: string) => void;
   onRemove?: () => void;
 }
 
-export function Pane({ model, models, outcome, onModel, onRemove }: Props) {
-  const choices = (models.includes(model) ? models : [model, ...models]).map((one) => ({
-    value: one,
-    label: one,
-  }));
+export function Pane({ model, outcome, onModel, onRemove }: Props) {
+  const [text, setText] = useState("");
+  const models = useModels(text);
   return (
     <section
       aria-label={`Answer of ${model}`}
       className="flex min-h-64 min-w-0 flex-col rounded-xl border border-line bg-surface"
     >
       <div className="flex items-center gap-2 border-b border-line p-2">
-        <Select
+        <Combobox
           label="Model"
           value={model}
+          choices={models.data ?? []}
+          text={text}
+          onText={setText}
           onChange={onModel}
-          choices={choices}
+          asTyped={(name) => `${name}, as typed (name:version or name@alias)`}
           className="min-w-0 flex-1 border-transparent font-medium"
         />
         {outcome?.version && <Chip tone="accent">version {outcome.version}</Chip>}

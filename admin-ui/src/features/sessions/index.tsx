@@ -1,9 +1,10 @@
-import { Link } from "@tanstack/react-router";
+import { Link, useNavigate } from "@tanstack/react-router";
 import type { ColumnDef } from "@tanstack/react-table";
-import { Loader2, Pin } from "lucide-react";
+import { Loader2, Pin, X } from "lucide-react";
 import { DataTable } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
 import { PageHeader } from "@/components/layout/page";
+import { Button } from "@/components/ui/button";
 import { Chip } from "@/components/ui/chip";
 import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
@@ -75,14 +76,25 @@ const COLUMNS: ColumnDef<SessionSummary, unknown>[] = [
   },
 ];
 
-export function SessionsPage() {
+export function SessionsPage({ model }: { model: string | undefined }) {
+  const navigate = useNavigate();
   useLive();
-  const query = useSessions();
+  const query = useSessions(model);
   return (
     <>
       <PageHeader
         title="Sessions"
         description="Conversations and chains of responses: what their turns found in the cache, and how long it is kept."
+        actions={
+          model && (
+            <Button
+              onClick={() => void navigate({ to: "/sessions", search: {} })}
+              aria-label={`Remove the filter ${model}`}
+            >
+              <span className="max-w-52 truncate">{model}</span> <X aria-hidden />
+            </Button>
+          )
+        }
       />
       <Panel flush>
         <View query={query}>
@@ -93,7 +105,7 @@ export function SessionsPage() {
               rows={sessions}
               rowKey={(session) => session.id}
               empty={
-                <Empty title="No sessions yet">
+                <Empty title={model ? `No session with ${model}` : "No sessions yet"}>
                   They begin with a conversation (<code className="font-mono text-xs">/v1/conversations</code>
                   ) or a stored response (<code className="font-mono text-xs">/v1/responses</code>).
                 </Empty>

@@ -3,9 +3,9 @@ import { usePages } from "@/components/data-table/paging";
 import { answer, api } from "@/lib/api/client";
 import type { SessionPatch, SessionSummary, TurnView } from "@/lib/api/schema";
 
-export function useSessions() {
-  return usePages<SessionSummary>(["sessions", "list"], (after) =>
-    answer(api.GET("/api/v1/sessions", { params: { query: { limit: 50, after } } })),
+export function useSessions(model: string | undefined) {
+  return usePages<SessionSummary>(["sessions", "list", model], (after) =>
+    answer(api.GET("/api/v1/sessions", { params: { query: { limit: 50, after, model } } })),
   );
 }
 

@@ -3,6 +3,7 @@ import { X } from "lucide-react";
 import { PageHeader } from "@/components/layout/page";
 import { Button } from "@/components/ui/button";
 import { Panel } from "@/components/ui/panel";
+import { RangePicker } from "@/components/ui/range-picker";
 import { Segments } from "@/components/ui/segments";
 import { Select } from "@/components/ui/select";
 import { View } from "@/components/ui/states";
@@ -10,12 +11,12 @@ import { useLive } from "@/hooks/use-live";
 import { count, money, percent, share, shortTime } from "@/lib/format";
 import { StackedChart } from "./chart";
 import { Events } from "./events";
-import { bucketEnd, RANGES, type Range, spanOf } from "./ranges";
+import { bucketEnd, type Dates, type Range, spanOf } from "./ranges";
 import type { Measure } from "./stack";
 import { type By, type Series, useSeries } from "./usage";
 
 /** All of it is in the URL: a link shows the same to whoever may see it. */
-export interface UsageSearch {
+export interface UsageSearch extends Dates {
   by?: By;
   measure?: Measure;
   range?: Range;
@@ -38,8 +39,8 @@ const MEASURES = [
 export function UsagePage({ search }: { search: UsageSearch }) {
   const navigate = useNavigate();
   useLive();
-  const { by = "adapter", measure = "cost", range = "24h", at, key, adapter } = search;
-  const series = useSeries({ by, measure, range, key, adapter });
+  const { by = "adapter", measure = "cost", range = "24h", from, to, at, key, adapter } = search;
+  const series = useSeries({ by, measure, range, from, to, key, adapter });
   const set = (change: Partial<UsageSearch>) =>
     void navigate({ to: "/usage", search: { ...search, ...change }, replace: true });
 
@@ -50,7 +51,7 @@ export function UsagePage({ search }: { search: UsageSearch }) {
     set(drill);
   }
 
-  const span = spanOf(range);
+  const span = spanOf(range, { from, to });
   const window = at
     ? { from: new Date(at).toISOString(), to: new Date(bucketEnd(at, span.bucket)).toISOString() }
     : { from: span.from, to: span.to };
@@ -62,11 +63,10 @@ export function UsagePage({ search }: { search: UsageSearch }) {
         description="Settled requests, to the token. Pick a bar to see the requests in it."
         actions={
           <>
-            <Select
-              label="Time range"
+            <RangePicker
               value={range}
-              onChange={(next) => set({ range: next, at: undefined })}
-              choices={RANGES}
+              dates={{ from, to }}
+              onChange={(next) => set({ ...next, at: undefined })}
             />
             <Select label="Group" value={by} onChange={(next) => set({ by: next })} choices={BYS} />
             <Segments

@@ -50,10 +50,20 @@ it("tells the base model, which has no id, from the rest", () => {
 });
 
 it("asks the same question all through an hour, and ends after now", () => {
-  const early = spanOf("24h", Date.parse("2026-01-02T10:00:00Z"));
-  expect(spanOf("24h", Date.parse("2026-01-02T10:59:59Z"))).toEqual(early);
+  const early = spanOf("24h", {}, Date.parse("2026-01-02T10:00:00Z"));
+  expect(spanOf("24h", {}, Date.parse("2026-01-02T10:59:59Z"))).toEqual(early);
   expect(early.to).toBe("2026-01-02T11:00:00.000Z");
   expect(bucketsOf(early)).toHaveLength(24);
   expect(bucketsOf(spanOf("90d"))).toHaveLength(90);
   expect(bucketEnd(0, "day")).toBe(86_400_000);
+});
+
+it("takes whole days, both included, and reads few of them by the hour", () => {
+  const now = Date.parse("2026-01-20T10:00:00Z");
+  const week = spanOf("custom", { from: "2026-01-05", to: "2026-01-11" }, now);
+  expect(week).toEqual({ from: "2026-01-05T00:00:00.000Z", to: "2026-01-12T00:00:00.000Z", bucket: "day" });
+  expect(spanOf("custom", { from: "2026-01-05", to: "2026-01-07" }, now).bucket).toBe("hour");
+  expect(bucketsOf(spanOf("custom", { from: "2020-01-01", to: "2026-01-07" }, now))).toHaveLength(366);
+  expect(spanOf("custom", { from: "2026-02-30x", to: "nonsense" }, now).to).toBe("2026-01-21T00:00:00.000Z");
+  expect(bucketsOf(spanOf("custom", { from: "2026-01-09", to: "2026-01-07" }, now))).toHaveLength(24);
 });

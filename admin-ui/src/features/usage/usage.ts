@@ -2,12 +2,12 @@ import { useQuery } from "@tanstack/react-query";
 import { usePages } from "@/components/data-table/paging";
 import { answer, api } from "@/lib/api/client";
 import type { UsageEventView, UsageSeries } from "@/lib/api/schema";
-import { type Range, type Span, spanOf } from "./ranges";
+import { type Dates, type Range, type Span, spanOf } from "./ranges";
 import type { Measure } from "./stack";
 
 export type By = "adapter" | "version" | "key" | "total";
 
-interface SeriesAsked {
+interface SeriesAsked extends Dates {
   by: By;
   measure: Measure;
   range: Range;
@@ -24,7 +24,7 @@ export function useSeries(asked: SeriesAsked) {
   return useQuery({
     queryKey: ["usage", "series", asked],
     queryFn: async (): Promise<Series> => {
-      const span = spanOf(asked.range);
+      const span = spanOf(asked.range, asked);
       const query = {
         group_by: asked.by,
         measure: asked.measure,

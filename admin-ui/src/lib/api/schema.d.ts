@@ -526,6 +526,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/team": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** ListMembers */
+        get: operations["ApiV1TeamListMembers"];
+        put?: never;
+        /** Invite */
+        post: operations["ApiV1TeamInvite"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/team/{key}/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** MakeMemberLink */
+        post: operations["ApiV1TeamKeyLinksMakeMemberLink"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/tenants": {
         parameters: {
             query?: never;
@@ -1356,6 +1391,8 @@ export interface components {
         /** EngineReport */
         EngineReport: {
             adapters: components["schemas"]["fleet_report_AdapterView"][];
+            /** @default 0 */
+            adapters_evicted: number;
             epoch: string | null;
             hand_offs: {
                 [key: string]: number;
@@ -1364,6 +1401,8 @@ export interface components {
             name: string;
             open: number;
             pages: components["schemas"]["PagesView"];
+            /** @default 0 */
+            pages_evicted: number;
             preemptions: number;
             rerouted: number;
             /** @enum {string} */
@@ -1373,6 +1412,9 @@ export interface components {
             state: "ready" | "draining" | "away";
             step_seconds: number;
             steps: number;
+            tenants?: components["schemas"]["TenantShareView"][];
+            /** @default 0 */
+            tenants_waiting: number;
             waiting: number;
         };
         /** Failure */
@@ -1442,6 +1484,26 @@ export interface components {
             /** @default 0 */
             x_cached_host_tokens: number;
         };
+        /** InvitationView */
+        InvitationView: {
+            link: components["schemas"]["SignInLink"];
+            member: components["schemas"]["MemberView"];
+            /**
+             * @default invitation
+             * @constant
+             */
+            object: "invitation";
+            secret: string;
+        };
+        /** Invite */
+        Invite: {
+            name: string;
+            /**
+             * @default member
+             * @enum {string}
+             */
+            role: "admin" | "manager" | "member";
+        };
         /** ItemList */
         ItemList: {
             data: components["schemas"]["sessions_items_Message"][];
@@ -1492,6 +1554,7 @@ export interface components {
              * @constant
              */
             object: "api_key";
+            person: boolean;
             prefix: string;
             revoked_at: string | null;
             scopes: string[];
@@ -1509,9 +1572,39 @@ export interface components {
             tenant: string;
             tenant_name: string;
         };
+        /** MemberPage */
+        MemberPage: {
+            data: components["schemas"]["MemberView"][];
+            has_more: boolean;
+            next: string | null;
+            /**
+             * @default list
+             * @constant
+             */
+            object: "list";
+        };
+        /** MemberView */
+        MemberView: {
+            browsers: number;
+            /** Format: date-time */
+            created_at: string;
+            key: string;
+            last_signed_in_at: string | null;
+            name: string;
+            /**
+             * @default member
+             * @constant
+             */
+            object: "member";
+            /** @enum {string} */
+            role: "admin" | "manager" | "member";
+        };
         /** ModelList */
         ModelList: {
             data: components["schemas"]["ModelView"][];
+            /** @default false */
+            has_more: boolean;
+            next?: string | null;
             /**
              * @default list
              * @constant
@@ -1926,6 +2019,16 @@ export interface components {
              */
             object: "list";
         };
+        /** TenantShareView */
+        TenantShareView: {
+            ahead: number;
+            running: number;
+            share: number;
+            tenant: string;
+            waiting: number;
+            weight: number;
+            work: number;
+        };
         /** TenantUpdate */
         TenantUpdate: {
             /** @enum {string} */
@@ -2253,12 +2356,16 @@ export type HeadroomPage = components['schemas']['HeadroomPage'];
 export type HeadroomView = components['schemas']['HeadroomView'];
 export type ImpactView = components['schemas']['ImpactView'];
 export type InputTokensDetails = components['schemas']['InputTokensDetails'];
+export type InvitationView = components['schemas']['InvitationView'];
+export type Invite = components['schemas']['Invite'];
 export type ItemList = components['schemas']['ItemList'];
 export type ItemsCreate = components['schemas']['ItemsCreate'];
 export type KeyCreate = components['schemas']['KeyCreate'];
 export type KeyPage = components['schemas']['KeyPage'];
 export type KeyView = components['schemas']['KeyView'];
 export type Me = components['schemas']['Me'];
+export type MemberPage = components['schemas']['MemberPage'];
+export type MemberView = components['schemas']['MemberView'];
 export type ModelList = components['schemas']['ModelList'];
 export type ModelView = components['schemas']['ModelView'];
 export type OutputTokensDetails = components['schemas']['OutputTokensDetails'];
@@ -2290,6 +2397,7 @@ export type State = components['schemas']['State'];
 export type StreamOptions = components['schemas']['StreamOptions'];
 export type TenantCreate = components['schemas']['TenantCreate'];
 export type TenantPage = components['schemas']['TenantPage'];
+export type TenantShareView = components['schemas']['TenantShareView'];
 export type TenantUpdate = components['schemas']['TenantUpdate'];
 export type TenantView = components['schemas']['TenantView'];
 export type Text = components['schemas']['Text'];
@@ -2321,6 +2429,12 @@ export interface operations {
                 limit?: number;
                 /** @description The `next` of the page before. */
                 after?: string | null;
+                /** @description Start. */
+                from?: string | null;
+                /** @description End, not included. */
+                to?: string | null;
+                /** @description An adapter's name. */
+                adapter?: string | null;
             };
             header?: never;
             path?: never;
@@ -3786,6 +3900,123 @@ export interface operations {
             };
         };
     };
+    ApiV1TeamListMembers: {
+        parameters: {
+            query?: {
+                /** @description Most rows in the answer. */
+                limit?: number;
+                /** @description The `next` of the page before. */
+                after?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberPage"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiV1TeamInvite: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Invite"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InvitationView"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiV1TeamKeyLinksMakeMemberLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description key_ and 32 hex digits */
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignInLink"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
     ApiV1TenantsListTenants: {
         parameters: {
             query?: {
@@ -4915,7 +5146,14 @@ export interface operations {
     };
     V1ModelsListModels: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Most adapters in the answer. */
+                limit?: number;
+                /** @description The `next` of the page before. */
+                after?: string | null;
+                /** @description Part of a name. */
+                name?: string | null;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -4929,6 +5167,21 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ModelList"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
                 };
             };
         };

@@ -1,4 +1,14 @@
 import { createFileRoute } from "@tanstack/react-router";
-import { ActivityPage } from "@/features/activity";
+import { ActivityPage, type ActivitySearch } from "@/features/activity";
+import { oneOf, present, text } from "@/lib/search";
 
-export const Route = createFileRoute("/_console/activity")({ component: ActivityPage });
+export const Route = createFileRoute("/_console/activity")({
+  validateSearch: (search: Record<string, unknown>): ActivitySearch =>
+    present({
+      range: oneOf(search.range, ["24h", "7d", "30d", "90d", "custom"]),
+      from: text(search.from, 10),
+      to: text(search.to, 10),
+      adapter: text(search.adapter, 63),
+    }),
+  component: () => <ActivityPage search={Route.useSearch()} />,
+});

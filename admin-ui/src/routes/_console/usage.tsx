@@ -7,7 +7,9 @@ export const Route = createFileRoute("/_console/usage")({
     present({
       by: oneOf(search.by, ["adapter", "version", "key", "total"]),
       measure: oneOf(search.measure, ["cost", "tokens"]),
-      range: oneOf(search.range, ["24h", "7d", "30d", "90d"]),
+      range: oneOf(search.range, ["24h", "7d", "30d", "90d", "custom"]),
+      from: text(search.from, 10),
+      to: text(search.to, 10),
       at: whole(search.at),
       key: text(search.key, 64),
       adapter: text(search.adapter, 64),
