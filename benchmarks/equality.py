@@ -15,6 +15,7 @@ from time import perf_counter
 
 from benchmarks.lives import Life, Told
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.model.runner import ModelRunner
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo" / "model"
@@ -86,6 +87,7 @@ def every(life: Life, prompts: Sequence[Sequence[int]], at_once: int = AT_ONCE) 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    share_interpreter()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--model", type=Path, default=DEMO)

@@ -24,6 +24,7 @@ from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
+from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import StepPlan
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -114,6 +115,7 @@ def parted(plain: Told, other: Told) -> tuple[int, int]:
 
 
 def main() -> None:
+    share_interpreter()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--new", type=int, default=32)

@@ -30,6 +30,7 @@ from tenantry.runtime.config import (
     ScheduleConfig,
 )
 from tenantry.runtime.messages import Sampling, Submit
+from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.plan import StepPlan
@@ -138,6 +139,7 @@ def cliff(
 
 
 def main() -> None:
+    share_interpreter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DEMO)
     parser.add_argument("--held", type=int, default=16, help="adapters that fit")

@@ -17,6 +17,7 @@ from benchmarks.lives import Life, Told
 from benchmarks.report import Report
 from benchmarks.targets import TARGETS
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.model.tiers import LowerTiers
 
@@ -152,6 +153,7 @@ def measure(report: Report, model: Path = DEMO, threads: int = 1, quick: bool = 
 
 
 def main() -> None:
+    share_interpreter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=DEMO)
     parser.add_argument("--threads", type=int, default=1)

@@ -22,6 +22,7 @@ from tenantry.adapters.manifest import BaseSpec
 from tenantry.adapters.store import LocalStore
 from tenantry.adapters.validate import validate
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
+from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.speculative.options import parse
 from tenantry.runtime.speculative.speculator import Speculator
@@ -211,6 +212,7 @@ def _say(cells: Sequence[str], out: Path | None) -> None:
 
 
 def main() -> None:
+    share_interpreter()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--what", default="demo,oracle")
     parser.add_argument("--batches", default="1,4,16")

@@ -277,8 +277,10 @@ def _engine(config: EngineConfig, journal: JournalWriter, memory: SharedMemory |
     if config.runner != "model":
         return _scripted(config, text, journal, memory)
     # Only here: a scripted worker starts in a fraction of the time that torch takes to be imported.
+    from tenantry.runtime.model.lora import share_interpreter
     from tenantry.runtime.model.runner import ModelRunner
 
+    share_interpreter()
     runner = ModelRunner(config, lambda what, done, total: _report("progress", what=what, done=done, total=total))
     cache, residency = share(config, runner.block_bytes)
     cache.share(config.cache.tenant_min, config.cache.tenant_max)

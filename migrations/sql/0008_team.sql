@@ -6,3 +6,8 @@ CREATE INDEX api_key_person ON api_key (tenant_id, id) WHERE person;
 CREATE INDEX usage_hour_adapter ON usage_hour (tenant_id, adapter_id, hour);
 CREATE INDEX usage_hour_of_key ON usage_hour (tenant_id, key_id, hour);
 CREATE INDEX usage_event_of_key ON usage_event (tenant_id, key_id, occurred_at DESC, request_id DESC);
+
+-- Activity is told newest first from the rows that acts left.
+CREATE INDEX alias_event_at ON alias_event (tenant_id, at DESC, id DESC);
+CREATE INDEX adapter_version_at ON adapter_version (tenant_id, created_at DESC, id DESC);
+CREATE INDEX browser_session_at ON browser_session (tenant_id, created_at DESC, id DESC);

@@ -16,14 +16,14 @@ _BEFORE: Final = """AND ($2::timestamptz IS NULL OR ({at}, {id}) < ($2, $3))
   AND ($5::timestamptz IS NULL OR {at} >= $5)
   AND ($6::timestamptz IS NULL OR {at} < $6) AND ($7::text IS NULL OR {adapter})"""
 _PART: Final = """(SELECT {at} AS at, {id} AS id, '{kind}' AS kind, {subject} AS subject, {detail} AS detail,
-  {reason} AS reason, {key} AS key_id FROM {source} WHERE {where} {before} ORDER BY {order} DESC LIMIT $4)"""
+  {reason} AS reason, {key} AS key_id FROM {source} WHERE {where} {before} ORDER BY {at} DESC, {id} DESC LIMIT $4)"""
 
 
 def _part(kind: str, at: str, row: str, subject: str, detail: str, source: str, **more: str) -> str:
     return _PART.format(
         kind=kind, at=at, id=row, subject=subject, detail=detail, source=source,
         reason=more.get("reason", "''"), key=more.get("key", "NULL::uuid"), where=more["where"],
-        before=_BEFORE.format(at=at, id=row, adapter=more.get("adapter", "false")), order=more.get("order", row),
+        before=_BEFORE.format(at=at, id=row, adapter=more.get("adapter", "false")),
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ _PARTS: Final = " UNION ALL ".join(
             ),
             _part(
                 "key_revoked", "c.revoked_at", "c.id", "c.name", "''", "api_key c",
-                where="c.tenant_id = $1 AND c.revoked_at IS NOT NULL", order="c.revoked_at",
+                where="c.tenant_id = $1 AND c.revoked_at IS NOT NULL",
             ),
             _part(
                 "signed_in", "s.created_at", "s.id", "c.name", "''",

@@ -23,6 +23,10 @@ log = structlog.get_logger("gateway")
 
 MAX_KEY = 255
 MAX_KEPT_BYTES = 4 << 20
+_DELETE_EXPIRED = """
+DELETE FROM idempotency WHERE (tenant_id, key) IN
+  (SELECT tenant_id, key FROM idempotency WHERE expires_at <= now() LIMIT $1) RETURNING 1
+"""
 _KEPT_HEADERS = ("content-type", "location", "etag", "x-tenantry-adapter-version", "x-tenantry-adapter-digest")
 
 
@@ -89,12 +93,7 @@ class IdempotencyStore:
 async def delete_expired(connection: Connection, limit: int) -> int:
     """Answers whose time is up, of every tenant: they may hold what a client said. As the operator. At most `limit`;
     how many."""
-    gone = await connection.fetch(
-        "DELETE FROM idempotency WHERE (tenant_id, key) IN (SELECT tenant_id, key FROM idempotency "
-        "WHERE expires_at <= now() LIMIT $1) RETURNING 1",
-        limit,
-    )
-    return len(gone)
+    return len(await connection.fetch(_DELETE_EXPIRED, limit))
 
 
 def idempotent(store: IdempotencyStore) -> Callable[[ASGIApp], ASGIApp]:

@@ -59,6 +59,7 @@ class DiskPages:
         self._fetched: deque[tuple[int, CopyEnd]] = deque()
         self._stored: deque[tuple[int, CopyEnd]] = deque()
         self._fetch_s = 0.0
+        self._closing = False
 
     def found(self) -> Iterator[tuple[str, bytes, bytes | None, bytes, str]]:
         """(tenant, namespace, weights, key, session) of what is here, used longest ago first; what cannot be a page
@@ -93,9 +94,10 @@ class DiskPages:
         return Copied(fetched, stored, self._fetch_s if fetched else 0.0)
 
     def close(self) -> None:
-        """Waits for the transfer under way."""
-        for thread in (self._reader, self._writer):
-            thread.shutdown(wait=True, cancel_futures=True)
+        """Waits for the transfer under way and for every erase: what was deleted is not found by the next start."""
+        self._closing = True
+        self._reader.shutdown(wait=True, cancel_futures=True)
+        self._writer.shutdown(wait=True)
         os.close(self._lock)
 
     def path(self, page: DiskPage | Erase) -> Path:
@@ -123,9 +125,11 @@ class DiskPages:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 _remove(path)
-        if pages:
+        if pages and not self._closing:
             self._ready()
         for page in pages:
+            if self._closing:  # nobody will ask whether it was written
+                return
             self._stored.append((page.op, self._answer(self._write, page)))
 
     def _answer(self, act: Callable[[DiskPage], CopyEnd], page: DiskPage) -> CopyEnd:

@@ -24,10 +24,9 @@ class HostPages:
         sizes = [-(-t[0].numel() * t.itemsize // _ALIGN) * _ALIGN for t in tensors]
         self.page_bytes = sum(sizes)
         self.slots = nbytes // self.page_bytes
-        self._device = tensors[0].device
-        on_device = self._device.type != "cpu"
+        self._on_device = tensors[0].is_cuda
         shape = self.slots, self.page_bytes
-        self.memory = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_device)  # untouched until used
+        self.memory = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_device)  # untouched until used
         self._pairs: list[tuple[Tensor, Tensor]] = []
         at = 0
         for tensor, size in zip(tensors, sizes, strict=True):
@@ -38,22 +37,24 @@ class HostPages:
 
     def save(self, copies: Sequence[tuple[int, int]]) -> None:
         """(page, slot): copy pages down."""
-        pages, slots = self._ids(copies)
+        each = self._on_device or len(copies) <= _FEW
+        pages, slots = map(list, zip(*copies, strict=True))
         for tensor, part in self._pairs:
-            if tensor.is_cuda or len(copies) <= _FEW:
+            if each:
                 for page, slot in copies:
                     part[slot].copy_(tensor[page], non_blocking=True)
             else:
                 part[slots] = tensor[pages]
-        if self._device.type == "cuda":
+        if self._on_device:
             self._saved = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._saved.record()
 
     def restore(self, copies: Sequence[tuple[int, int]]) -> None:
         """(slot, page): copy pages up."""
-        slots, pages = self._ids(copies)
+        each = self._on_device or len(copies) <= _FEW
+        slots, pages = map(list, zip(*copies, strict=True))
         for tensor, part in self._pairs:
-            if tensor.is_cuda or len(copies) <= _FEW:
+            if each:
                 for slot, page in copies:
                     tensor[page].copy_(part[slot], non_blocking=True)
             else:
@@ -67,8 +68,3 @@ class HostPages:
     def bytes_of(self, slot: int) -> memoryview:
         """A slot, to be read from or written into while nothing else does."""
         return self.memory[slot].numpy().data
-
-    def _ids(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        left, right = zip(*pairs, strict=True)
-        on = self._device
-        return torch.tensor(left, device=on), torch.tensor(right, device=on)

@@ -5,9 +5,10 @@ keys are opaque. It holds no page: it marks paths in the tree and pages below, b
 when nothing else is left (runtime.md: leases are breakable).
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Sequence, Set
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from tenantry.runtime.cache.names import tag_of
 from tenantry.runtime.cache.nodes import Node
@@ -15,21 +16,26 @@ from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.cache.tiers import Tiers
 
 MOST = 1 << 13  # sessions remembered, also when their time is over, so that deleting one finds what it left
+BRANCHES = 8  # earlier turns that a session did not go on from, which it remembers so that deleting it finds them
 FOREVER = 1e12  # seconds that a pin without a time lasts
 
 
-class Session:
-    """path: tokens of each page of its last turn, under `namespace`. names: of those pages. past, superseded: names
-    of earlier branches, and their paths."""
+class Branch(NamedTuple):
+    """path: tokens of each page of a turn, under `namespace`. names: of those pages."""
 
-    __slots__ = ("names", "namespace", "past", "path", "pinned", "superseded", "until")
+    namespace: bytes
+    path: tuple[bytes, ...] = ()
+    names: tuple[bytes, ...] = ()
+
+
+class Session:
+    """last: its last turn. superseded: turns before that it did not follow from, oldest first."""
+
+    __slots__ = ("last", "pinned", "superseded", "until")
 
     def __init__(self, namespace: bytes) -> None:
-        self.namespace = namespace
-        self.path: tuple[bytes, ...] = ()
-        self.names: tuple[bytes, ...] = ()
-        self.past: set[bytes] = set()
-        self.superseded: list[tuple[bytes, tuple[bytes, ...]]] = []
+        self.last = Branch(namespace)
+        self.superseded: deque[Branch] = deque()
         self.until = 0.0
         self.pinned = 0.0
 
@@ -53,16 +59,17 @@ class Sessions:
         if session is None:
             session = self._sessions[key] = Session(end.root.namespace)
         nodes = _path(end)
-        path, names = tuple(node.key for node in nodes), tuple(node.name.key for node in nodes)
-        old = session.namespace, session.path
-        self._disown(session.names)
-        self._owners.update(names)
-        if old != (end.root.namespace, path[: len(session.path)]):
-            shared = _common(old[1], path) if old[0] == end.root.namespace else 0
-            session.past.update(session.names[shared:])
+        old = session.last
+        new = Branch(end.root.namespace, tuple(node.key for node in nodes), tuple(node.name.key for node in nodes))
+        self._disown(old.names)
+        self._owners.update(new.names)
+        session.last = new
+        if (old.namespace, old.path) != (new.namespace, new.path[: len(old.path)]):
+            shared = _common(old.path, new.path) if old.namespace == new.namespace else 0
             session.superseded.append(old)
-            self._supersede(*old, session.names, shared)
-        session.namespace, session.path, session.names = end.root.namespace, path, names
+            self._supersede(old, shared)
+            if len(session.superseded) > BRANCHES:  # what nobody would find again goes now, not when it is deleted
+                self._let_go(session.superseded.popleft(), {n for b in session.superseded for n in b.names})
         self._hold(key, session, now, keep_s, pin)
 
     def keep(self, key: bytes, now: float, keep_s: float, pin: bool) -> bool:
@@ -85,18 +92,13 @@ class Sessions:
                 self.tiers.forget_session(tag_of(key))
             return
         self._forget(key)
-        names = session.past | set(session.names)
-        for namespace, path in (*session.superseded, (session.namespace, session.path)):
-            nodes = self._tree.find(namespace, path)
-            own = next((i for i, node in enumerate(nodes) if node.name.key not in self._owners), len(nodes))
-            self._tree.doom(nodes[own:])
-        if self.tiers is not None:
-            self.tiers.forget(names - self._owners.keys())
+        for branch in (*session.superseded, session.last):
+            self._let_go(branch)
 
     def leave(self, namespaces: Sequence[bytes]) -> None:
         """All KV of these namespaces is gone."""
         gone = set(namespaces)
-        for key in [key for key, session in self._sessions.items() if session.namespace in gone]:
+        for key in [key for key, session in self._sessions.items() if session.last.namespace in gone]:
             self._forget(key)
 
     def _hold(self, key: bytes, session: Session, now: float, keep_s: float, pin: bool) -> None:
@@ -106,25 +108,33 @@ class Sessions:
         if len(self._ends) > 2 * len(self._sessions) + 64:
             self._ends = [(session.until, key) for key, session in self._sessions.items()]
             heapify(self._ends)
-        nodes = self._tree.find(session.namespace, session.path)
+        nodes = self._tree.find(session.last.namespace, session.last.path)
         if nodes:
             self._tree.hold(nodes[-1], session.until, session.pinned, tag_of(key))
         if self.tiers is not None:
-            for name in reversed(session.names):
+            for name in reversed(session.last.names):
                 self.tiers.hold(name, session.until)
         while len(self._sessions) > MOST:  # the one that ends first gives way
             until, first = heappop(self._ends)
             if first in self._sessions and self._sessions[first].until == until:
                 self._forget(first)
 
-    def _supersede(self, namespace: bytes, path: tuple[bytes, ...], names: tuple[bytes, ...], shared: int) -> None:
+    def _supersede(self, branch: Branch, shared: int) -> None:
         """Nobody is likely to go on from there, unless another session does."""
-        alone = next((i for i in range(shared, len(path)) if names[i] not in self._owners), len(path))
-        nodes = self._tree.find(namespace, path)
-        self._tree.demote(nodes[alone:])
+        alone = next((i for i in range(shared, len(branch.path)) if branch.names[i] not in self._owners), None)
+        if alone is not None:
+            self._tree.demote(self._tree.find(branch.namespace, branch.path)[alone:])
+
+    def _let_go(self, branch: Branch, staying: Set[bytes] = frozenset()) -> None:
+        """Its KV goes from every tier, but for what a session's last turn has, and what is to stay."""
+        own = [name for name in branch.names if name not in self._owners and name not in staying]
+        if own:
+            self._tree.doom(self._tree.find(branch.namespace, branch.path)[branch.names.index(own[0]) :])
+        if self.tiers is not None:
+            self.tiers.forget(own)
 
     def _forget(self, key: bytes) -> None:
-        self._disown(self._sessions.pop(key).names)
+        self._disown(self._sessions.pop(key).last.names)
 
     def _disown(self, names: Sequence[bytes]) -> None:
         for name in names:
@@ -134,7 +144,7 @@ class Sessions:
 
     def check(self) -> None:
         """Assert that owners are counted right."""
-        owners = Counter(name for session in self._sessions.values() for name in session.names)
+        owners = Counter(name for session in self._sessions.values() for name in session.last.names)
         assert owners == self._owners, "owners of pages miscounted"
 
 

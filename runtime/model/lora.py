@@ -27,8 +27,16 @@ from tenantry.runtime.model.errors import AdapterNotResident
 from tenantry.runtime.plan import Load
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-SWITCH_S = 5e-5  # how long the thread of the steps keeps the interpreter from the loader's once that asks for it
 _PLACES = {module: (site, part) for site, modules in SITES.items() for part, module in enumerate(modules)}
+
+
+def share_interpreter() -> None:
+    """For a process whose steps run beside the loader's thread, once, as it starts.
+
+    A load is thousands of short calls into torch, and each one's end waits for the interpreter: at Python's own 5 ms
+    an adapter takes seconds to arrive beside steps that are busy in Python.
+    """
+    sys.setswitchinterval(5e-5)
 
 
 class Read(NamedTuple):
@@ -62,9 +70,6 @@ class Adapters:
         self._free: list[int] = []
         self._loads: dict[bytes, Future[Read]] = {}
         self._thread = ThreadPoolExecutor(1, "adapter-loader")
-        # A load is thousands of short calls into torch, and each one's end waits for the interpreter: at Python's
-        # own 5 ms an adapter takes seconds to arrive beside steps that are busy in Python.
-        sys.setswitchinterval(SWITCH_S)
 
     @property
     def resident(self) -> frozenset[bytes]:

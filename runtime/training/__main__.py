@@ -15,6 +15,7 @@ import torch
 
 from tenantry.runtime.errors import InvalidRequest, RuntimeRefusal, UnusableModel
 from tenantry.runtime.model.errors import ModelError
+from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.text import TextModel
 from tenantry.runtime.training import corpus
 from tenantry.runtime.training.config import TrainConfig
@@ -33,6 +34,7 @@ EXIT_STOPPED = 130
 
 
 def main(argv: list[str]) -> int:
+    share_interpreter()
     config = msgspec.json.decode(Path(argv[1]).read_bytes(), type=TrainConfig, dec_hook=lambda _, value: Path(value))
     try:
         train(config)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -173,6 +174,34 @@ def test_erasing_is_in_order_with_writes(bench):
     bench.do(erases=(Erase(pages[0].tenant, NAMESPACE, None, None),), stores=(bench.page(6),))
     assert [bench.fetch(p) for p in pages] == ["missing"] * 4
     assert bench.fetch(bench.page(6)) == "done"
+
+
+def test_what_was_erased_before_the_end_is_not_found_by_the_next_life(tmp_path, monkeypatch):
+    """The end comes while the writer is still at a page, and an erase waits behind it."""
+    bench = Bench(tmp_path / "kv")
+    page = bench.page(0)
+    bench.store(page, seed=1)
+    entered, go_on, write = Event(), Event(), bench.disk._write
+
+    def held_up(page):
+        entered.set()
+        assert go_on.wait(20)
+        return write(page)
+
+    monkeypatch.setattr(bench.disk, "_write", held_up)
+    bench.disk.start(Copies(stores=(bench.page(1),)))
+    assert entered.wait(20)
+    bench.disk.start(Copies(erases=(Erase(page.tenant, NAMESPACE, None, None),)))
+    bench.disk.start(Copies(stores=(bench.page(2),)))
+    ending = Thread(target=bench.disk.close)
+    ending.start()
+    while not bench.disk._closing:
+        time.sleep(0.001)
+    go_on.set()
+    ending.join()
+    again = Bench(tmp_path / "kv")
+    assert list(again.disk.found()) == []
+    again.disk.close()
 
 
 def test_a_new_life_finds_what_was_used_last_at_the_end(tmp_path):

@@ -99,6 +99,28 @@ def test_a_superseded_branch_leaves_the_device_at_once():
     assert len(desk.cache.tiers.reach(NAMESPACE, None, names)) == 6, "and host memory has the branch"
 
 
+def test_a_session_that_turns_aside_for_ever_remembers_a_few_branches_and_the_rest_are_gone(monkeypatch):
+    monkeypatch.setattr("tenantry.runtime.cache.sessions.BRANCHES", 2)
+    desk = Desk(pages=60, slots=60, disk=60)
+    branches = [[*TALK, 100 + 2 * n, 101 + 2 * n] for n in range(6)]
+    for branch in branches:
+        desk.turn(branch, b"s", keep_s=60.0)
+    session = desk.cache.sessions._sessions[b"s"]
+    assert len(session.superseded) == 2
+    found = [len(desk.cache.tiers.reach(NAMESPACE, None, desk.cache._names(NAMESPACE, [*b, 0]))) for b in branches]
+    assert found[:5] == [4, 4, 4, 5, 5], "what is forgotten must be gone, and what all share must not"
+    assert desk.known(branches[5]) == 10
+
+
+def test_a_branch_that_is_forgotten_stays_where_it_is_the_last_turn():
+    desk = Desk(pages=200, slots=200)
+    branches = [[*TALK, 100 + 2 * n, 101 + 2 * n] for n in range(20)]
+    desk.turn(branches[0], b"fork", keep_s=60.0)
+    for branch in branches:
+        desk.turn(branch, b"s", keep_s=60.0)
+    assert desk.known(branches[0]) == 10
+
+
 def test_a_fork_keeps_what_the_other_left():
     desk = Desk()
     branch = [*TALK, 20, 21, 22, 23]

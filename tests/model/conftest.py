@@ -18,7 +18,10 @@ from tenantry.adapters.store import LocalStore
 from tenantry.adapters.validate import validate
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
 from tenantry.runtime.model.driver import Driver
+from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.model.runner import ModelRunner
+
+share_interpreter()  # tests that step until an adapter has come are as busy as an engine
 
 LLAMA3 = {
     "rope_type": "llama3",
