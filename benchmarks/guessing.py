@@ -5,8 +5,9 @@ oracle, a proposer that knows what will be drawn and is right as often as it is 
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from statistics import fmean, median
 from time import perf_counter
 
@@ -30,6 +31,7 @@ from tenantry.runtime.text import TextModel
 
 CONTEXT = 1024
 PAGES = 6144
+TENANT = "t"
 FEWEST_TRIED = 20  # of a position whose share is told
 
 
@@ -122,55 +124,65 @@ class Oracle:
         return msgspec.structs.replace(result, proposal=DraftTree.chain(tokens, kind=self.KIND))
 
 
-def serve(
-    runner: Runner, model: ModelRunner, text: TextModel, store: LocalStore, asks: Sequence[Ask], batch: int,
-    speculator: Speculator | None,
-) -> Run:  # fmt: skip
-    """All requests at once, `batch` of them at a time, through a fresh cache. model: the one behind the runner."""
-    schedule = ScheduleConfig(token_budget=256 + 8 * batch, max_running=batch, max_context=CONTEXT)
-    cache, residency = KvCache.alone(CacheConfig(pages=PAGES)), Residency(Budget(1 << 30))
-    scheduler = Scheduler(schedule, cache, residency, model.end_tokens, model.vocab_size)
-    model.run(StepPlan(0, (), evict=tuple(model.adapters.resident)))
-    timed = Timed(runner)
+class Server:
+    """An engine around a runner, `batch` requests at a time. It outlives its sets of requests, as one that serves
+    does: what it learned of times and guesses stays, and nothing else. model: the one behind the runner, which
+    several servers may share by turns."""
 
-    def footprint(digest: bytes) -> Footprint:
-        return Footprint((store.size(digest),))
+    def __init__(
+        self, runner: Runner, model: ModelRunner, text: TextModel, store: LocalStore, batch: int,
+        speculator: Speculator | None = None,
+    ) -> None:  # fmt: skip
+        schedule = ScheduleConfig(token_budget=256 + 8 * batch, max_running=batch, max_context=CONTEXT)
+        self._cache, residency = KvCache.alone(CacheConfig(pages=PAGES)), Residency(Budget(1 << 30))
+        scheduler = Scheduler(schedule, self._cache, residency, model.end_tokens, model.vocab_size)
+        model.run(StepPlan(0, (), evict=tuple(model.adapters.resident)))
+        self._model, self._timed = model, Timed(runner)
 
-    engine = Engine(scheduler, timed, Silent(), StopWatch(text), footprint, speculator)
-    adapters = {ask.adapter for ask in asks if ask.adapter is not None}
-    for digest in adapters:
-        engine.warm(digest)
-    while len(model.adapters.resident) < len(adapters):
-        engine.step(0.0)
-    run = Run(texts=[()] * len(asks))
-    for i, ask in enumerate(asks):
-        sampling = Sampling(max_tokens=ask.new, temperature=0.0, ignore_eos=ask.ignore_eos)
-        namespace = ask.adapter or bytes(32)
-        refused = engine.submit(Submit(str(i), ask.prompt, sampling, namespace, ask.adapter, "t"), 0.0)
-        assert refused is None, refused
-    began = perf_counter()
-    while engine.has_work:
-        step = perf_counter()
-        events = engine.step(step)
-        whole = perf_counter() - step
-        for event in events:
-            if isinstance(event, Tokens):
-                run.texts[int(event.request_id)] += event.tokens
-            elif isinstance(event, Finished):
-                run.tokens += event.usage.completion
-        plan, result = timed.plan, timed.result
-        if plan is not None and result is not None and plan.rows and all(len(r.tokens) == 1 for r in plan.rows):
-            nodes = sum(len(row.draft.tokens) for row in plan.rows if row.draft is not None)
-            tokens = sum(len(row.tokens) for row in result.rows)
-            run.steps.append(Step(len(plan.rows), nodes, tokens, whole, result.seconds, result.guessing_seconds))
-    run.seconds = perf_counter() - began
-    run.counts = engine.guesses()
-    return run
+        def footprint(digest: bytes) -> Footprint:
+            return Footprint((store.size(digest),))
+
+        self._engine = Engine(scheduler, self._timed, Silent(), StopWatch(text), footprint, speculator)
+
+    def serve(self, asks: Sequence[Ask]) -> Run:
+        """All requests at once; no prefix of an earlier set is known."""
+        engine, model, timed = self._engine, self._model, self._timed
+        adapters = {ask.adapter for ask in asks if ask.adapter is not None}
+        for digest in adapters:
+            engine.warm(digest)
+        while not adapters <= set(model.adapters.resident):
+            engine.step(0.0)
+        run = Run(texts=[()] * len(asks))
+        for i, ask in enumerate(asks):
+            sampling = Sampling(max_tokens=ask.new, temperature=0.0, ignore_eos=ask.ignore_eos)
+            namespace = ask.adapter or bytes(32)
+            refused = engine.submit(Submit(str(i), ask.prompt, sampling, namespace, ask.adapter, TENANT), 0.0)
+            assert refused is None, refused
+        began = perf_counter()
+        while engine.has_work:
+            step = perf_counter()
+            events = engine.step(step)
+            whole = perf_counter() - step
+            for event in events:
+                if isinstance(event, Tokens):
+                    run.texts[int(event.request_id)] += event.tokens
+                elif isinstance(event, Finished):
+                    run.tokens += event.usage.completion
+            plan, result = timed.plan, timed.result
+            if plan is not None and result is not None and plan.rows and all(len(r.tokens) == 1 for r in plan.rows):
+                nodes = sum(len(row.draft.tokens) for row in plan.rows if row.draft is not None)
+                tokens = sum(len(row.tokens) for row in result.rows)
+                run.steps.append(Step(len(plan.rows), nodes, tokens, whole, result.seconds, result.guessing_seconds))
+        run.seconds = perf_counter() - began
+        run.counts = engine.guesses()
+        self._cache.drop_tenant(TENANT)
+        return run
 
 
 @dataclass(slots=True)
 class Pairs:
-    """Runs off and on, by turns, of the same requests in the same batch."""
+    """Runs off and on, by turns, of the same requests in the same batch. What is told of full steps is nan where
+    there were none: requests that are guessed well end before the last of a large batch have begun."""
 
     batch: int
     off: list[Run] = field(default_factory=list)
@@ -186,32 +198,36 @@ class Pairs:
     @property
     def decode_speed_up(self) -> float:
         """Full decode steps alone, the engine's own work included."""
-        return median(
-            _rate(on, self.batch) / _rate(off, self.batch) for off, on in zip(self.off, self.on, strict=True)
-        )
+        return self._of_full(lambda off, on: _rate(on) / _rate(off))
 
     @property
     def tokens_per_step(self) -> float:
         steps = [step for run in self.on for step in run.decoding(self.batch)]
-        return sum(step.tokens for step in steps) / sum(step.rows for step in steps)
+        return fmean(step.tokens / step.rows for step in steps) if steps else nan
 
     @property
     def node_steps(self) -> float:
         """Guesses judged per row and step."""
         steps = [step for run in self.on for step in run.decoding(self.batch)]
-        return sum(step.nodes for step in steps) / sum(step.rows for step in steps)
+        return fmean(step.nodes / step.rows for step in steps) if steps else nan
 
     @property
     def predicted(self) -> float:
         """tau / (v + c), performance.md 3.4: tokens per row and step over what model and guessing took for them, in
         units of a plain step. What the engine itself does in between is not in it."""
-        ratios = []
-        for off, on in zip(self.off, self.on, strict=True):
-            plain, steps = off.decoding(self.batch), on.decoding(self.batch)
-            tau = sum(step.tokens for step in steps) / sum(step.rows for step in steps)
-            took = fmean(step.model + step.guessing for step in steps) / fmean(step.model for step in plain)
-            ratios.append(tau / took)
-        return median(ratios)
+
+        def ratio(off: list[Step], on: list[Step]) -> float:
+            tau = fmean(step.tokens / step.rows for step in on)
+            return tau / (fmean(step.model + step.guessing for step in on) / fmean(step.model for step in off))
+
+        return self._of_full(ratio)
+
+    def _of_full(self, ratio: Callable[[list[Step], list[Step]], float]) -> float:
+        pairs = [
+            (off.decoding(self.batch), on.decoding(self.batch)) for off, on in zip(self.off, self.on, strict=True)
+        ]
+        found = [ratio(off, on) for off, on in pairs if off and on]
+        return median(found) if found else nan
 
     def cost_of_judging(self) -> float:
         """v: the model's time for a step with guesses over one without."""
@@ -252,6 +268,5 @@ def _by_position(counts: Sequence[ProposerCounts]) -> list[float]:
     return [s / t for s, t in zip(stood, tried, strict=True) if t >= FEWEST_TRIED]
 
 
-def _rate(run: Run, batch: int) -> float:
-    steps = run.decoding(batch)
+def _rate(steps: list[Step]) -> float:
     return sum(step.tokens for step in steps) / sum(step.whole for step in steps)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import models
-from benchmarks.guessing import CONTEXT, PAGES, Ask, Oracle, Pairs, serve
+from benchmarks.guessing import CONTEXT, PAGES, Ask, Oracle, Pairs, Server
 from tenantry.adapters.base_digest import digest_model
 from tenantry.adapters.manifest import BaseSpec
 from tenantry.adapters.store import LocalStore
@@ -105,11 +105,11 @@ def of_demo(a: argparse.Namespace, by_adapter: list[tuple[str, ...]]) -> Iterato
             for kind in a.kinds.split(","):
                 for batch in _batches(a, word):
                     speculator = Speculator(choice.ngram, choice.model, a.depth)
-                    pairs = Pairs(batch)
+                    pairs, without = Pairs(batch), Server(plain, plain, bench.text, bench.store, batch)
+                    server = Server(guessing, guessing, bench.text, bench.store, batch, speculator)
                     for turn in range(a.rounds + 1):
                         asked = asks(bench, kind, max(2 * batch, 6), turn)
-                        off = serve(plain, plain, bench.text, bench.store, asked, batch, None)
-                        on = serve(guessing, guessing, bench.text, bench.store, asked, batch, speculator)
+                        off, on = without.serve(asked), server.serve(asked)
                         if turn:  # the first one warms caches up, and what is learned
                             pairs.off.append(off)
                             pairs.on.append(on)
@@ -138,15 +138,17 @@ def of_oracle(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
                 for depth in map(int, a.oracle_depths.split(",")):
                     oracle, pairs = Oracle(model, knows, text.vocab_size), Pairs(batch)
                     speculator = Speculator(False, Oracle.KIND, depth)
+                    without = Server(model, model, text, store, batch)
+                    server = Server(oracle, model, text, store, batch, speculator)
                     rng = random.Random(batch)
                     for turn in range(a.oracle_rounds * max(1, 4 // batch) + 1):
                         asked = [
                             Ask(None, tuple(rng.randrange(1000, 20000) for _ in range(24)), 40 if turn else 12, True)
                             for _ in range(batch)
                         ]
-                        off = serve(model, model, text, store, asked, batch, None)
+                        off = without.serve(asked)
                         oracle.truths = {x.prompt: drawn for x, drawn in zip(asked, off.texts, strict=True)}
-                        on = serve(oracle, model, text, store, asked, batch, speculator)
+                        on = server.serve(asked)
                         assert on.texts == off.texts, "guesses changed the text"
                         if turn:
                             pairs.off.append(off)

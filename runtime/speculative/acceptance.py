@@ -9,8 +9,8 @@ all adapters'. Pure.
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from tenantry.runtime.speculative.tree import ROOT, DraftTree, depths
 
@@ -22,7 +22,7 @@ AGREED: Final = (3, 5, 9, 17)  # tokens that agreed: where the next grade begins
 Grade = int
 
 
-class Basis(Enum):
+class Basis(StrEnum):
     """What a grade says: depth of the guess (or of a whole level, of which one may stand; LATE where the proposer
     knows the end of the text only), what a lookup knows of it, or its chance as its proposer sees it."""
 
@@ -44,6 +44,7 @@ class Basis(Enum):
                 return (grade + 0.5) / GRADES
 
 
+Key = TypeVar("Key")
 Scale = tuple[str, Basis]  # a proposer's name, and what its guesses are graded by
 
 
@@ -94,27 +95,28 @@ class Acceptance:
         self, adapter: bytes | None, sequence: int, scale: Scale, judged: Iterable[tuple[Grade, bool]]
     ) -> None:
         """judged: guesses whose ancestors all stood, and whether they did."""
-        tables = (
-            self._all.setdefault(scale, _fresh()),
-            self._own.setdefault((adapter, scale), _fresh()),
-            self._sequence.setdefault(sequence, {}).setdefault(scale, _fresh()),
-        )
+        mine = self._sequence.setdefault(sequence, {})
+        tables = _at(self._all, scale), _at(self._own, (adapter, scale)), _at(mine, scale)
         for grade, stood in judged:
             for rates in tables:
                 rates[grade].add(stood)
 
     def rate(self, adapter: bytes | None, sequence: int | None, scale: Scale, grade: Grade) -> float:
         """Chance that a guess of this grade stands, its ancestors having stood. sequence: None for any."""
-        rate = scale[1].prior(grade)
-        mine = self._sequence.get(sequence) if sequence is not None else None
-        for rates in (self._all.get(scale), self._own.get((adapter, scale)), mine.get(scale) if mine else None):
-            if rates is not None:
-                rate = rates[grade].towards(rate)
-        return rate
+        return self.rates(adapter, sequence, scale, (grade,))[0]
 
     def rates(self, adapter: bytes | None, sequence: int | None, scale: Scale, found: Sequence[Grade]) -> list[float]:
         """Of guesses of these grades, one by one."""
-        known = {grade: self.rate(adapter, sequence, scale, grade) for grade in set(found)}
+        mine = self._sequence.get(sequence) if sequence is not None else None
+        every = self._all.get(scale), self._own.get((adapter, scale)), mine.get(scale) if mine else None
+        tables = [table for table in every if table is not None]
+        known: dict[Grade, float] = {}
+        for grade in found:
+            if grade not in known:
+                rate = scale[1].prior(grade)
+                for table in tables:
+                    rate = table[grade].towards(rate)
+                known[grade] = rate
         return [known[grade] for grade in found]
 
     def end(self, sequence: int) -> None:
@@ -127,5 +129,8 @@ class Acceptance:
             del self._own[key]
 
 
-def _fresh() -> list[Rate]:
-    return [Rate() for _ in range(GRADES)]
+def _at(tables: dict[Key, list[Rate]], key: Key) -> list[Rate]:
+    found = tables.get(key)
+    if found is None:
+        found = tables[key] = [Rate() for _ in range(GRADES)]
+    return found

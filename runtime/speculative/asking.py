@@ -32,7 +32,7 @@ Cost = Callable[[int], float]  # seconds of a step, by how many guesses are judg
 
 class Times(Protocol):
     """Expected seconds of a step, of the runner's guessing for the next one, and of what following so many tokens of
-    a prompt adds: see StepTimeModel."""
+    a prompt adds: see StepTimeModel. Guesses (nodes) after the first add the same each."""
 
     def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0) -> float: ...
     def guessing(self, levels: int, guesses: int) -> float: ...
@@ -69,6 +69,7 @@ class Asking:
         self._length = LENGTH
         self._whole: OrderedDict[int, bool] = OrderedDict()
         self._prices: _Prices | None = None
+        self._saved: dict[tuple[bytes | None, bool | None], float] = {}  # at those prices, see _saves
         self._following = Trials(FOLLOWING, SAVED)
         self._compare = COMPARED // 4
 
@@ -114,6 +115,7 @@ class Asking:
         if self._fixed:
             return [min(self._fixed, MAX_NODES)] * len(askers)
         self._prices = _Prices(len(askers), cost, times)
+        self._saved.clear()
         if self._quiet > 0:
             self._quiet -= 1
             return nothing
@@ -154,17 +156,23 @@ class Asking:
         not known to be less and may be tried. Of those that are followed some are not, for comparison."""
         if self._prices is None:  # nothing is known of anything
             return True
-        rows, cost, times = self._prices
-        price = times.following(prompt)
-
-        def saves(chances: Sequence[float]) -> float:
-            return self._length * saved(chances, rows, 1 + self._copy_gain, cost, times.guessing)
-
-        without = saves(self._levels(adapter, None, whole=False))
-        if saves(self._levels(adapter, None, whole=True)) - without > price:
+        price = self._prices.times.following(prompt)
+        without = self._saves(self._prices, adapter, whole=False)
+        if self._saves(self._prices, adapter, whole=True) - without > price:
             self._compare = self._compare - 1 if self._compare else COMPARED
             return self._compare > 0
-        if saves([1 - self._copied] * DEEPEST) - without > price and self._following.may(price):
+        if self._saves(self._prices, None, whole=None) - without > price and self._following.may(price):
             self._following.spend(price)
             return True
         return False
+
+    def _saves(self, prices: _Prices, adapter: bytes | None, whole: bool | None) -> float:
+        """Over a sequence's life. whole: of a text that is followed whole, or not; None: if every guess stood. Many
+        begin between two steps, of few adapters."""
+        key = adapter, whole
+        each = self._saved.get(key)
+        if each is None:
+            rows, cost, times = prices
+            chances = [1 - self._copied] * DEEPEST if whole is None else self._levels(adapter, None, whole)
+            each = self._saved[key] = saved(chances, rows, 1 + self._copy_gain, cost, times.guessing)
+        return self._length * each

@@ -32,7 +32,11 @@ class Lead:
         return self.tree.kind == KIND
 
     def take(self, count: int) -> DraftTree | None:
-        return likeliest(self.tree, count) if count else None
+        if not count:
+            return None
+        if self.copies and count < len(self.tree.tokens):  # a chain, whose beginning is one
+            return DraftTree.chain(self.tree.tokens[:count], kind=KIND)
+        return likeliest(self.tree, count)
 
 
 def looked_up(match: Match, most: int, acceptance: Acceptance, adapter: bytes | None, sequence: int) -> Lead:

@@ -4,9 +4,14 @@ import json
 import math
 
 import pytest
+from demo.draft_lora import digest
 from demo.lora import BASE_NAME, RECIPES
 from demo.tasks import TASKS
 from safetensors import safe_open
+
+from tenantry.adapters.base_digest import digest_model
+from tenantry.adapters.store import LocalStore
+from tenantry.runtime.model.heads.adapted import adapters_of, read_index
 
 MiB = 1 << 20
 
@@ -73,6 +78,15 @@ def test_adapters_differ_in_every_way_the_engine_supports(demo):
     assert len({tuple(c["target_modules"]) for c in saved}) >= 4
     assert sum(c["use_rslora"] for c in saved) == 1
     assert sum(bool(c["rank_pattern"]) for c in saved) == 1
+
+
+def test_the_draft_model_has_a_lora_for_every_adapter(demo, tmp_path):
+    store, known = LocalStore(tmp_path), read_index(demo / "draft")
+    assert known.keys() == {digest(demo / "adapters" / name, demo / "model", store) for name in TASKS}
+    own = LocalStore(adapters_of(demo / "draft"))
+    for lora in known.values():
+        with own.open(lora) as blob:
+            assert blob.manifest.base_digest == digest_model(demo / "draft")
 
 
 def test_two_tenants_own_different_adapters_of_the_same_name(demo):

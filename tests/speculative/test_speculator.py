@@ -194,3 +194,17 @@ def test_a_proposer_with_a_lora_for_the_adapter_is_counted_apart():
         "draft": (2, 1),
         "draft+lora": (4, 2),
     }
+
+
+def test_what_guesses_cost_is_asked_a_few_times_however_many_there_are():
+    """Of the step's rows and nodes alike: the answer is a line."""
+    asked = []
+    times, seconds = Times(), Times().seconds
+    times.seconds = lambda *a, **k: asked.append(1) or seconds(*a, **k)
+    speculator = Speculator(True, "draft")
+    for rows in (2, 60):
+        texts = [[*range(20), i, *range(20)] for i in range(rows)]
+        candidates = [Candidate(100 * rows + i, NAMESPACE, ADAPTER, text, 100) for i, text in enumerate(texts)]
+        asked.clear()
+        assert sum(len(g.draft.tokens) for g in speculator.propose(candidates, 500, times).values() if g.draft) > 30
+        assert len(asked) <= 3
