@@ -14,6 +14,7 @@ from tenantry.platform.core.errors import NotFound
 from tenantry.platform.core.recent import Pace, Recent
 from tenantry.platform.metering.headroom import Headroom, headroom
 from tenantry.platform.metering.reconcile import Reconciliation
+from tenantry.platform.metering.usage import Sums
 from tenantry.runtime.counts import Stats
 
 _DAY: Final = """
@@ -85,24 +86,12 @@ class Books:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
-    """Sums of the last 24 hours' rollups."""
-
-    requests: int
-    prompt: int
-    cached: int
-    completion: int
-    drafted: int
-    accepted: int
-    nano: int
-
-
-@dataclass(frozen=True, slots=True)
 class Overview:
-    """room: the tenant's limits, None for all tenants together. versions: how many in each state."""
+    """day: of the last 24 hours. room: the tenant's limits, None for all tenants together. versions: how many in each
+    state."""
 
     pace: Pace
-    day: Day
+    day: Sums
     room: Headroom | None
     adapters: int
     versions: dict[str, int]
@@ -206,9 +195,8 @@ class Console:
         ]
 
 
-async def _day(connection: Connection, tenant_id: UUID | None) -> Day:
-    row = await connection.fetchrow(_DAY, tenant_id)
-    return Day(*(row[name] for name in Day.__dataclass_fields__))
+async def _day(connection: Connection, tenant_id: UUID | None) -> Sums:
+    return Sums.of(await connection.fetchrow(_DAY, tenant_id))
 
 
 def _impact(row: Any, kind: str) -> Impact:

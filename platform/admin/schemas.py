@@ -8,13 +8,14 @@ import msgspec
 
 from tenantry.platform.admin.activity import Act
 from tenantry.platform.admin.browser import Issued
-from tenantry.platform.admin.console import AdapterStats, Books, Day, Impact, Overview
+from tenantry.platform.admin.console import AdapterStats, Books, Impact, Overview
 from tenantry.platform.admin.team import Member, Role
 from tenantry.platform.core import ids, money
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
 from tenantry.platform.core.recent import Pace
 from tenantry.platform.metering.schemas import HeadroomView
+from tenantry.platform.metering.usage import Sums
 from tenantry.platform.tenants.schemas import Me
 
 
@@ -88,7 +89,7 @@ class DayView(msgspec.Struct, frozen=True):
     cost: str
 
     @classmethod
-    def of(cls, day: Day) -> "DayView":
+    def of(cls, day: Sums) -> "DayView":
         return cls(
             day.requests, day.prompt, day.cached, day.completion, day.drafted, day.accepted, money.render(day.nano)
         )

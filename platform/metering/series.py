@@ -10,7 +10,7 @@ from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
-from tenantry.platform.metering.usage import Window
+from tenantry.platform.metering.usage import Sums, Window
 
 SeriesBy = Literal["adapter", "version", "key", "total"]
 Bucket = Literal["hour", "day"]
@@ -60,7 +60,7 @@ _STATEMENTS: Final[dict[tuple[SeriesBy, Bucket, Measure], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Point(Sums):
     """One group in one bucket. id and label are None in total, and where `rest`: all groups beyond the dearest.
     The base model alone has a label and no id."""
 
@@ -68,13 +68,6 @@ class Point:
     id: UUID | None
     label: str | None
     rest: bool
-    requests: int
-    prompt: int
-    cached: int
-    completion: int
-    drafted: int
-    accepted: int
-    nano: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +92,4 @@ async def series(connection: Connection, tenant_id: UUID, shape: Shape, window: 
         _STATEMENTS[shape.by, shape.bucket, shape.measure],
         tenant_id, start, end, window.key_id, window.adapter_id, shape.groups,
     )  # fmt: skip
-    return [Point(*(row[name] for name in Point.__dataclass_fields__)) for row in rows]
+    return [Point.of(row) for row in rows]

@@ -3,9 +3,9 @@
 Reads only. Every statement names the tenant; a connection inside the tenant's transaction is enough.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from tenantry.platform.core.database import Connection
@@ -62,12 +62,9 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class UsageSum:
-    """id and label name the group (adapter id None is the base model); tokens and nano are sums over it."""
+class Sums:
+    """Requests, and what they came to together, as the rollups have it."""
 
-    id: UUID | None
-    label: str | None
-    hour: datetime | None
     requests: int
     prompt: int
     cached: int
@@ -75,6 +72,20 @@ class UsageSum:
     drafted: int
     accepted: int
     nano: int
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """A row whose columns are named like the fields."""
+        return cls(*(row[field.name] for field in fields(cls)))
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum(Sums):
+    """id and label name the group (adapter id None is the base model)."""
+
+    id: UUID | None
+    label: str | None
+    hour: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +117,7 @@ async def summarize(
         raise InvalidInput(f"group_by must be one of {', '.join(_GROUPS)}.", param="group_by")
     w = window or Window()
     rows = await connection.fetch(_GROUPS[by], tenant_id, w.start, w.end, w.key_id, w.adapter_id)
-    return [
-        UsageSum(
-            r["id"],
-            r["label"],
-            r["hour"],
-            r["requests"],
-            r["prompt"],
-            r["cached"],
-            r["completion"],
-            r["drafted"],
-            r["accepted"],
-            r["nano"],
-        )
-        for r in rows
-    ]
+    return [UsageSum.of(row) for row in rows]
 
 
 async def list_events(
