@@ -11,7 +11,8 @@ from tests.ui.stage import ROOT, Stage, chromium, served
 OUT = ROOT / "docs" / "screenshots"
 PAGES = {
     "overview": "overview", "adapters": "adapters", "adapter": "adapters/support", "playground": "playground",
-    "sessions": "sessions", "usage": "usage", "limits": "limits", "keys": "keys", "activity": "activity",
+    "sessions": "sessions", "usage": "usage", "limits": "limits", "keys": "keys", "team": "team",
+    "activity": "activity",
 }  # fmt: skip
 OPERATOR_PAGES = {"engines": "operator/engines", "tenants": "operator/tenants", "prices": "operator/prices"}
 PROMPT = "Hello, my copper kettle leaks. The order is 4821. I am Clara Costa from Norvik."
@@ -28,6 +29,8 @@ def prepare(stage: Stage) -> None:
         ]
         api.post("/api/v1/adapters/support/versions", files=files).raise_for_status()
         tenant = api.get("/api/v1/me").json()["tenant"]
+        for name, role in (("Mira Kovac", "admin"), ("Jon Aldous", "member")):
+            api.post("/api/v1/team", json={"name": name, "role": role}).raise_for_status()
         quota = {"concurrency": 16, "requests_per_minute": 600, "budget": "0.01", "budget_period": "month"}
         operator.put(f"/api/v1/tenants/{tenant}/quota", json=quota).raise_for_status()
 
