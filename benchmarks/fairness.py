@@ -1,7 +1,8 @@
 """Shares and paces: a quiet tenant beside a flood, twenty equal tenants, long prompts among those who decode.
 
 `python -m benchmarks.fairness [--model DIR] [--quick]`. The engine over a real model in this process, open loop, all
-in one run: what is compared alternates. Service is counted as VTC counts it: 1 for a prompt token, 2 for one drawn.
+in one run: a quiet tenant's solo and its flooded turns alternate, policies follow each other. Service is counted as
+VTC counts it: 1 for a prompt token, 2 for one drawn.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from statistics import median
 
 from benchmarks.report import Report
 from benchmarks.targets import TARGETS
@@ -61,7 +63,7 @@ def flood(bench: Bench, report: Report, quick: bool, target_ms: float) -> None:
     rate = 1.5 * capacity / 11
     seconds = (15 if quick else 60) / rate
     for name, chosen in (("", schedule), (", target", replace(schedule, itl_target_ms=target_ms))):
-        solo, beside = [], []
+        solo, beside, silent = [], [], 0
         for turn in range(1 if quick else 3):
             traffic = Traffic(bench, 1 + turn)
             quiet = traffic.poisson("quiet", rate, seconds, prompt, draws)
@@ -71,11 +73,12 @@ def flood(bench: Bench, report: Report, quick: bool, target_ms: float) -> None:
             solo.append(bench.run(engine, quiet, seconds + 5).ttft("quiet", 0.95))
             both = bench.run(engine, quiet_again(traffic, quiet) + flooding, seconds + 1)
             beside.append(both.ttft("quiet", 0.95))
+            silent += both.silent("quiet")
         what = f"quiet tenant's p95 TTFT, flooded / solo{name}"
-        middle = sorted(b / s for s, b in zip(solo, beside, strict=True))[len(solo) // 2]
+        middle = median(b / s for s, b in zip(solo, beside, strict=True))
         report.show(
-            what, middle, TARGETS.get(what, ""), solo_ms=min(solo), flooded_ms=min(beside),
-            flood_p95_ms=both.ttft("flood", 0.95), requests=len(quiet), yielded=both.stats.yielded,
+            what, middle, TARGETS.get(what, ""), solo_ms=median(solo), flooded_ms=median(beside),
+            flood_p95_ms=both.ttft("flood", 0.95), requests=len(quiet), silent=silent, yielded=both.stats.yielded,
             model_error=both.stats.step_times.error,
         )  # fmt: skip
 
@@ -103,7 +106,7 @@ def equals(bench: Bench, report: Report, quick: bool) -> None:
     left = {tenant: sum(not one.times for one in run.heard if one.ask.tenant == tenant) for tenant in names}
     note = "" if all(left.values()) else "a tenant ran out of requests: the index is no measure"
     what = f"Jain's index over {TENANTS} equal tenants"
-    report.show(what, jain(shares), TARGETS.get(what, ""), least=min(shares), most=max(shares), note=note)
+    report.show(what, jain(shares), TARGETS[what], least=min(shares), most=max(shares), all=sum(shares), note=note)
 
 
 def long_prompts(bench: Bench, report: Report, quick: bool) -> float:
@@ -135,7 +138,7 @@ def long_prompts(bench: Bench, report: Report, quick: bool) -> float:
         )  # fmt: skip
         if name == "mixed, target":
             what = "2k prompts among 16 decoders, ITL p99 / target"
-            report.show(what, p99 / target, TARGETS.get(what, ""))
+            report.show(what, p99 / target, TARGETS[what], silent=run.silent("p"))
     return float(target)
 
 

@@ -76,7 +76,8 @@ class Life:
         if not plan.rows:
             time.sleep(0.0005)  # as the worker does while it waits for threads
         result = self.runner.run(plan)
-        self.scheduler.times.took(plan.rows, result.seconds) if plan.rows else None
+        if plan.rows:
+            self.scheduler.times.took(plan.rows, result.seconds)
         for event in self.scheduler.commit(plan, result, time.monotonic()):
             self._hear(event)
 

@@ -126,6 +126,7 @@ def unused(report: Report, runner: ModelRunner, config: EngineConfig, rounds: in
         began = perf_counter()
         for start in range(0, len(prompts), 8):
             life.ask(prompts[start : start + 8], 32)
+        life.rest()  # copies that still lie ahead are part of the price
         if at >= 2:  # the first of each fills the pages
             times[on].append(perf_counter() - began)
     runner.tiers = tiered

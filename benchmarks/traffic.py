@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.guessing import Silent
 from benchmarks.load import percentile
 from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import NONE, Budget
@@ -16,7 +17,6 @@ from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
 from tenantry.runtime.counts import Stats
 from tenantry.runtime.engine import Engine
-from tenantry.runtime.journal import Record
 from tenantry.runtime.messages import Finished, Refused, Sampling, Submit, Tokens
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.namespace import Namespace
@@ -57,6 +57,10 @@ class Run:
         """Milliseconds, of those that had a token."""
         return percentile([1e3 * h.ttft for h in self.heard if h.ask.tenant == tenant and h.times], share)
 
+    def silent(self, tenant: str) -> int:
+        """Requests without a token: refused, or still waiting when the run was over. Their TTFT is in no figure."""
+        return sum(h.ask.tenant == tenant and not h.times for h in self.heard)
+
     def gaps(self, tenant: str, share: float, begin: float = 0.0) -> float:
         """Milliseconds between tokens, from `begin` on."""
         found = [
@@ -67,11 +71,6 @@ class Run:
             if before >= begin
         ]
         return percentile(found, share)
-
-
-class NoJournal:
-    def append(self, records: Sequence[Record]) -> None:
-        pass
 
 
 class Bench:
@@ -86,7 +85,7 @@ class Bench:
     def engine(self, schedule: ScheduleConfig) -> Engine:
         cache = KvCache.alone(CacheConfig(pages=self.pages), self.runner.block_bytes)
         scheduler = Scheduler(schedule, cache, Residency(Budget(1)), self.runner.end_tokens, self.runner.vocab_size)
-        return Engine(scheduler, self.runner, NoJournal(), self.stops, lambda digest: NONE)
+        return Engine(scheduler, self.runner, Silent(), self.stops, lambda digest: NONE)
 
     def run(self, engine: Engine, asks: Sequence[Ask], until: float = float("inf")) -> Run:
         """Until everything has ended, or for so many seconds; what goes on then is aborted."""

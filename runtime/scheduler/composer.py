@@ -2,12 +2,14 @@
 
 Owns the order of a step and whoever starts in it. It must not know how requests begin and end, nor what a step gave.
 
-mixed: every row that decodes, then prompts with what is left of the step. prefill-first: prompts alone while any can
-go on. A policy over several engines (disaggregated) gives each of them one of these: it has no rows of its own.
+mixed: every row that decodes, then prompts with what is left of the step; but a tenant that is owed a place begins
+without whoever has most of them. prefill-first: prompts alone while any can go on. A policy over several engines
+(disaggregated) gives each of them one of these: it has no rows of its own.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import ScheduleConfig
@@ -25,6 +27,13 @@ from tenantry.runtime.speculative.speculator import NOTHING, Guess, Opening, no_
 
 Refuse = Callable[[Request, RuntimeRefusal], None]
 ASKED = 4  # tenants, and requests of one after its first, that are looked at when a place is to be made
+
+
+class Guest(NamedTuple):
+    """A tenant that is to begin without the rows of another, beside whom it would wait."""
+
+    flow: Flow
+    beside: Flow
 
 
 class Composer:
@@ -70,9 +79,16 @@ class Composer:
             if not batch.rows:
                 self._decode(batch, decoding, guesses)
             return batch.rows
-        self._decode(batch, decoding, guesses)
+        rest, guest = decoding, self._guest() if starts and not self._config.itl_target_ms else None
+        if guest is not None:
+            rest = [sequence for sequence in decoding if sequence.tenant is guest.beside]
+            self._decode(batch, [sequence for sequence in decoding if sequence.tenant is not guest.beside], guesses)
+            if self._may_start() and self._begins(batch, guest.flow, set()):
+                return batch.rows
+        self._decode(batch, rest, guesses)
         nodes = self._config.token_budget - batch.left - len(decoding)
-        batch.allowance = self._pace.allowance(len(decoding), nodes, _held(decoding))
+        company = self._ledger.company(now)
+        batch.allowance = self._pace.allowance(len(decoding), nodes, _held(decoding), company)
         self._fill(batch, behind, starts)
         return batch.rows
 
@@ -106,6 +122,14 @@ class Composer:
         """It has started, or never will: nothing is kept for it in host memory."""
         if request.fetching is not None:
             self._cache.close(request.fetching)
+
+    def _guest(self) -> Guest | None:
+        """The tenant whose turn it is, if another has most of the places, and was served as much."""
+        flow = min(self._waiting.tenants, key=lambda flow: flow.order, default=None)
+        most = max((sequence.tenant for sequence in self._sequences.running), key=_running_of, default=flow)
+        if flow is None or most is None or 2 * most.running <= self._config.max_running or most.order < flow.order:
+            return None
+        return Guest(flow, most) if most.running * flow.weight > (flow.running + 1) * most.weight else None
 
     # Decoding
 
@@ -258,6 +282,10 @@ class Composer:
         for sequence in self._sequences.running if seconds and self._page_s else ():
             assert sequence.lease is not None
             self._ledger.charge(sequence.request, self._page_s * seconds * len(sequence.lease.pages))
+
+
+def _running_of(flow: Flow) -> int:
+    return flow.running
 
 
 def _running(sequences: list[Sequence]) -> list[Sequence]:

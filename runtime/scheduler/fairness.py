@@ -5,8 +5,9 @@ in Serving Large Language Models, OSDI 2024); the level is self-clocked fair que
 even an endless stream of new tenants starves an old one. It must not know requests' contents, pages or queues.
 
 Bound. While two tenants both wait without a pause, neither is served more than 2 U virtual tokens (per weight) beyond
-the other: whoever starts was the lowest, and until it is the lowest again it is charged for no more than U, what its
-running sequences can still come to: each token charged once, with the guesses that may fall for it.
+the other, and a credit more if it had been served less before: whoever starts was the lowest, and until it is the
+lowest again it is charged for no more than U, what its running sequences can still come to: each token charged once,
+with the guesses that may fall for it.
 """
 
 from dataclasses import dataclass
@@ -23,16 +24,22 @@ MOST_TOLD = 16
 MOST_REMEMBERED = 256
 
 
+KNOWN = 256  # flows, beyond which the idle may be forgotten
+COMPANY_S = 60.0  # for which a tenant that sends nothing is taken to come back
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
     """Virtual tokens for each prompt token computed, each token drawn, each guess that fell, each byte of an adapter
-    that is loaded for a request, and for holding the whole pool of pages for one second."""
+    that is loaded for a request, and for holding the whole pool of pages for one second. credit: virtual tokens that
+    a tenant may be served before others when it comes back."""
 
     prompt: float = 1.0
     decode: float = 2.0  # VTC's: a drawn token takes a row of a step for itself
     rejected: float = 1.0
     adapter_byte: float = COMPUTE_TOKENS_S / LOAD_BYTES_S
     pool_s: float = COMPUTE_TOKENS_S / 4
+    credit: float = 4096.0  # some requests of usual size, and a second or two of a small machine
 
 
 class Flow:
@@ -61,12 +68,13 @@ class Flow:
 
 
 class Shares:
-    """Flows that share one thing. level: where the last turn ended, below which nobody returns from idleness. past:
-    the work of tenants whose flow is forgotten, of those forgotten last."""
+    """Flows that share one thing. level: where the last turn ended, below which nobody returns from idleness by more
+    than credit. past: the work of tenants whose flow is forgotten, of those forgotten last."""
 
-    def __init__(self) -> None:
+    def __init__(self, credit: float = 0.0) -> None:
         self.flows: dict[str, Flow] = {}
         self.past: dict[str, float] = {}
+        self.credit = credit
         self.level = 0.0
         self._turns = 0
 
@@ -74,15 +82,15 @@ class Shares:
         """One more live request of this flow."""
         flow = self.flows.get(name)
         if flow is None:
-            flow = self.flows[name] = Flow(name, Shares() if parent else None)
+            flow = self.flows[name] = Flow(name, Shares(self.credit) if parent else None)
             flow.work = self.past.pop(name, 0.0)
         flow.live += 1
         return flow
 
     def closed(self, flow: Flow) -> None:
-        """One less. A flow without any is forgotten once its counter could not matter if it returned."""
+        """One less. Where many are known, those without any are forgotten that would gain nothing by it."""
         flow.live -= 1
-        if not flow.live and len(self.flows) > 1:
+        if not flow.live and len(self.flows) > KNOWN:
             for idle in [f for f in self.flows.values() if not f.live and f.counter <= self.level]:
                 self._forget(idle)
 
@@ -94,9 +102,12 @@ class Shares:
                 del self.past[next(iter(self.past))]
 
     def join(self, flow: Flow) -> None:
-        """Its first request waits: what it did not use while it had none is nobody's debt."""
+        """Its first request waits: what it did not use while it had none is nobody's debt, but for its credit, which
+        serves the bursts of who asks for little before those who always ask. Only who is known has it, or there would
+        be no end to newcomers; and it comes back only as others are served (the sleepers of Linux's CFS)."""
         lowest = min((f.counter for f in self.flows.values() if f.waiting), default=self.level)
-        flow.counter = max(flow.counter, lowest, self.level)
+        credit = self.credit if flow.turn else 0.0
+        flow.counter = max(flow.counter, max(lowest, self.level) - credit)
 
     def turned(self, flow: Flow) -> None:
         """One of its requests has started, and its first chunk is charged."""
@@ -110,11 +121,20 @@ class Ledger:
 
     def __init__(self, prices: Prices | None = None) -> None:
         self.prices = prices or Prices()
-        self.tenants = Shares()
+        self.tenants = Shares(self.prices.credit)
+        self._last: dict[str, float] = {}  # the two tenants that sent something last, and when
+
+    def company(self, now: float) -> bool:
+        """Whether more than one tenant sent something within the last COMPANY_S."""
+        return len(self._last) > 1 and now - min(self._last.values()) <= COMPANY_S
 
     def opened(self, request: "Request") -> None:
         """share_key is "tenant" or "tenant/key"."""
         tenant, _, key = request.submit.share_key.partition("/")
+        self._last.pop(tenant, None)
+        self._last[tenant] = request.arrived
+        while len(self._last) > 2:
+            del self._last[next(iter(self._last))]
         request.tenant = self.tenants.opened(tenant, True)
         request.tenant.weight = request.submit.weight
         assert request.tenant.inside is not None

@@ -1,15 +1,16 @@
-"""How much of a prompt one step may take: what an inter-token-latency target leaves beside the rows that decode.
+"""How much of a prompt one step may take: what an inter-token-latency target leaves beside the rows that decode, and
+what leaves room for others where several tenants are about.
 
 Owns the division of a step's time between those who decode and those who come. The step-time model says what a token
-costs; nothing is fixed here. It must not know whose prompts they are.
+costs; nothing is fixed here in seconds. It must not know whose prompts they are.
 """
 
 from math import sqrt
 
 from tenantry.runtime.scheduler.steptime import StepTimeModel, looked_at
 
-SURE = 3.0  # mean errors above what is expected lie 99 of 100 steps, if errors are normal: sqrt(pi / 2) * 2.33
-WORST = 1 / 3  # error beyond which the target is not cut further: half of it is left
+WORST = 2.0  # times what was expected, beyond which the target is not cut further: half of it is left
+COMPANY = 2.0  # times what decoding rows take, that prompts may take beside them while several tenants are about
 UNLEARNED = 0.25  # of the token budget goes to prompts until it is known what they cost
 KILO = 1000.0
 
@@ -45,8 +46,9 @@ class Allowance:
 class Pace:
     """target_s: what a step with decoding rows should take at most, or 0. budget: tokens of any step.
 
-    Steps are made for less than the target, by how far off expectations were lately: it is a bound for nearly all
-    steps, not for their mean."""
+    Steps are made for less than the target, by how late they were lately: it is a bound for nearly all steps, not for
+    their mean. Without a target a tenant's prompts still leave the next step soon to whoever else
+    may come: its own others gain nothing from one long step, since they wait for the same machine either way."""
 
     def __init__(self, target_s: float, budget: int, times: StepTimeModel) -> None:
         self._target_s, self._budget, self._times = target_s, budget, times
@@ -54,17 +56,18 @@ class Pace:
     @property
     def aim(self) -> float:
         """Seconds that a step may be expected to take."""
-        return self._target_s / (1 + SURE * min(self._times.error, WORST))
+        return self._target_s / min(self._times.late, WORST)
 
-    def allowance(self, rows: int, nodes: int, attended: int) -> Allowance | None:
+    def allowance(self, rows: int, nodes: int, attended: int, company: bool = False) -> Allowance | None:
         """For prompts beside so many rows that draw, which judge `nodes` guesses and hold `attended` positions; None
-        where nothing but the token budget bounds them."""
-        if not self._target_s or not rows:
+        where nothing but the token budget bounds them. company: several tenants are about."""
+        if not rows or not (self._target_s or company):
             return None
         if not self._times.learned:
-            return Allowance(UNLEARNED * self._budget, 1.0)
+            return Allowance(UNLEARNED * self._budget, 1.0) if self._target_s else None
         known = self._times.report()
-        seconds = self.aim - self._times.seconds(rows, nodes, attended=attended)
+        decoding = self._times.seconds(rows, nodes, attended=attended)
+        seconds = self.aim - decoding if self._target_s else COMPANY * decoding
         position, pair = known.kilo_attended / KILO, known.kilo_prompt_attended / KILO
         return Allowance(seconds, known.prompt_token, position, pair, known.row)
 

@@ -4,7 +4,9 @@ Owns the fits: Kalman filters whose coefficients wander (Haykin, Adaptive Filter
 Pure floats; the runner measures, this only remembers. In milliseconds inside, since a step takes some.
 """
 
+from collections import deque
 from collections.abc import Sequence
+from heapq import nlargest
 
 from tenantry.runtime.counts import StepTimes
 from tenantry.runtime.plan import Row
@@ -15,6 +17,7 @@ MEMORY = 200  # measurements after which one counts little: coefficients are tak
 NOISE = 0.1  # a measurement is off by so much of itself
 QUIETEST = 0.02  # and by so many ms at least
 LATELY = 64  # measurements over which it is averaged how far off they were
+SHARED = 300  # steps that prompts shared with decoding rows, of which the second latest is told
 LEARNED = 16  # measurements after which one may be called strange, and the fit may be relied upon
 
 
@@ -83,12 +86,17 @@ class StepTimeModel:
 
     error: how far expectations were off, relative to what was measured then, over about the last LATELY steps, each
     counted as 1 at most.
+    late: nearly all steps that prompts share with decoding rows take at most so many times what was expected, as the
+    last SHARED did: whatever the distribution, 2 of 301 will take longer (split conformal prediction; Vovk et al.,
+    Algorithmic Learning in a Random World, 2005).
     """
 
     def __init__(self) -> None:
         self._step = Fit((1.0, 0.1, 0.0, 0.1, 1.0, 0.1, 0.0))
         self._guessing = Fit((0.1, 0.5, 0.1, 1.0))
         self.error = 0.0
+        self.late = 1.1
+        self._lateness: deque[float] = deque(maxlen=SHARED)
 
     @property
     def learned(self) -> bool:
@@ -117,6 +125,9 @@ class StepTimeModel:
         if self.learned and seconds > 0:
             off = min(abs(self._step.seconds(work) / seconds - 1), 1.0)
             self.error += (off - self.error) / min(LATELY, self._step.seen - LEARNED)
+            if rows and prompt:
+                self._lateness.append(seconds / self._step.seconds(work))
+                self.late = max(1.0, min(nlargest(2, self._lateness)))
         self._step.observe(work, seconds)
 
     def seconds(self, rows: int, nodes: int = 0, prompt: int = 0, attended: int = 0, pairs: int = 0) -> float:

@@ -17,7 +17,7 @@ from tenantry.runtime.scheduler.fairness import Flow, Prices
 from tenantry.runtime.scheduler.scheduler import Scheduler
 
 VOCAB = 100
-TOKENS = Prices(pool_s=0.0)  # what is counted below, and nothing for time
+TOKENS = Prices(pool_s=0.0, credit=0.0)  # what is counted below, and nothing for time
 
 
 class Crowd:

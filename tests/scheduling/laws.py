@@ -57,7 +57,9 @@ class Shares:
             gap = self.served[pair[0]] - self.served[pair[1]]
             low, high = self.ranges.get(pair, (gap, gap))
             self.ranges[pair] = low, high = min(low, gap), max(high, gap)
-            assert high - low <= 2 * self.slack / lightest, "11: one tenant was served at another's cost"
+            assert high - low <= 2 * self.slack / lightest + self.prices.credit, (
+                "11: one tenant was served at another's cost"
+            )
 
 
 def _follows(client: Client, live: dict[str, Client], page: int) -> bool:

@@ -28,7 +28,11 @@ def rest_is_saved_up(patch):
 
 def _prices(patch, **changed):
     original = Ledger.__init__
-    patch.setattr(Ledger, "__init__", lambda self, prices=None: original(self, Prices(pool_s=0.0, **changed)))
+    patch.setattr(
+        Ledger,
+        "__init__",
+        lambda self, prices=None: original(self, Prices(pool_s=0.0, credit=prices.credit, **changed)),
+    )
 
 
 @defect
@@ -136,7 +140,7 @@ def company_is_waited_for_while_others_run(patch):
 @defect
 def the_target_is_not_kept(patch):
     """Prompts take the whole token budget beside rows that decode."""
-    patch.setattr(Pace, "allowance", lambda self, rows, nodes, attended: None)
+    patch.setattr(Pace, "allowance", lambda self, rows, nodes, attended, company: None)
 
 
 @defect

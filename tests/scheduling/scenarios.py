@@ -28,13 +28,13 @@ def an_adapter_wanted_while_others_are_always_in_use() -> None:
 def tokens_per_step(adapters: int, kept: int, steps: int = 400) -> float:
     """Throughput while requests of `adapters` adapters, drawn alike, queue for eight places, in an arena whose
     adapters' side holds `kept` of them: a load takes three steps. Who runs, runs in every step, unless a tenant with
-    less than its share gets the place.
+    less than its share gets the place; the target, which every step keeps, lets nobody begin without them.
     """
     size, pages = 4, 64
     world = World(
         seed=1, pages=pages + size * kept, kv_min=pages, adapter_min=size * kept, arena=True, block_bytes=1,
         adapter_sizes=(size,) * adapters, tenants=4, max_running=8, budget=64, max_waiting=200, max_context=400,
-        load_delay=3,
+        load_delay=3, itl_target=60.0,
     )  # fmt: skip
     sim, rng = Simulator(world), Random(7)
     for turn in range(steps):

@@ -44,7 +44,7 @@ class Simulator:
             self.memory = None
             cache = KvCache.alone(CacheConfig(world.page_size, world.pages))
             self.residency = Residency(Budget(world.adapter_limit))
-        prices = Prices(pool_s=world.pool_s)
+        prices = Prices(pool_s=world.pool_s, credit=world.credit)
         self.scheduler = Scheduler(
             ScheduleConfig(
                 world.budget, world.max_running, world.max_waiting, world.max_context, world.max_waiting_tenant,

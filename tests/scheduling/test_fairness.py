@@ -1,6 +1,7 @@
 """Tenants' shares: the bound of VTC, returns from idleness, weights, keys, priorities, places, adapters."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -77,11 +78,7 @@ def test_weights_are_shares():
 
 def test_who_was_idle_has_saved_nothing_up():
     crowd, at = Crowd(), Counter()
-    crowd.submit("idle")
-    crowd.drain()
-    for _ in range(300):
-        keep_waiting(crowd, "busy", [(8, 8)], at)
-        crowd.step()
+    _idle_beside(crowd, "busy", at)
     before = Counter(crowd.served)
     for _ in range(100):
         keep_waiting(crowd, "busy", [(8, 8)], at)
@@ -91,8 +88,62 @@ def test_who_was_idle_has_saved_nothing_up():
     assert gained["idle"] == pytest.approx(gained["busy"], rel=0.15)
 
 
-def test_who_leaves_with_a_debt_returns_with_it():
+def _idle_beside(crowd: Crowd, busy: str, at: Counter[str]) -> None:
+    """One that is known and waits for nothing, while the other does."""
+    crowd.submit("idle")
+    crowd.drain()
+    for _ in range(300):
+        keep_waiting(crowd, busy, [(8, 8)], at)
+        crowd.step()
+
+
+def test_who_comes_back_is_served_before_others_by_its_credit_and_no_more():
+    crowd, at = Crowd(prices=replace(TOKENS, credit=300.0)), Counter()
+    _idle_beside(crowd, "busy", at)
+    for gained in (300, 0):
+        before = Counter(crowd.served)
+        for _ in range(150):
+            keep_waiting(crowd, "busy", [(8, 8)], at)
+            keep_waiting(crowd, "idle", [(8, 8)], at)
+            crowd.step()
+        served = crowd.served - before
+        assert served["idle"] - served["busy"] == pytest.approx(gained, abs=2 * 4 * 24), "within what can be running"
+
+
+def test_a_newcomer_has_no_credit():
+    shares = Shares(100.0)
+    old = shares.opened("old", False)
+    shares.join(old)
+    old.waiting, old.counter = 1, 500.0
+    shares.turned(old)
+    new = shares.opened("new", False)
+    shares.join(new)
+    assert new.counter == 500.0
+    shares.turned(new)
+    new.counter = 0.0
+    shares.join(new)
+    assert new.counter == 400.0
+
+
+def test_those_who_come_back_by_turns_starve_nobody():
+    """Thirty tenants, each with a credit, of whom always one has something to do."""
+    crowd = Crowd(max_running=2, pages=64, prices=replace(TOKENS, credit=100.0))
+    for at in range(30):
+        crowd.submit(f"t{at}", 8, 8)
+    crowd.drain()
+    for _ in range(6):
+        crowd.submit("old", 8, 8)
+    crowd.step()
+    for at in range(2400):
+        if len(crowd.core._waiting) < 9:
+            crowd.submit(f"t{at % 30}", 8, 8)
+        crowd.step()
+    assert sum(name.startswith("old#") for name in crowd.ended) == 6
+
+
+def test_who_leaves_with_a_debt_returns_with_it(monkeypatch):
     """Going away for a moment does not make up for what was taken before."""
+    monkeypatch.setattr("tenantry.runtime.scheduler.fairness.KNOWN", 1)
     shares = Shares()
     rich, poor = shares.opened("rich", False), shares.opened("poor", False)
     shares.join(poor)
@@ -200,7 +251,7 @@ def test_when_pages_run_out_the_tenant_that_was_served_most_gives_way():
 
 
 def test_who_asks_for_an_adapter_first_pays_for_its_load():
-    prices = Prices(pool_s=0.0, adapter_byte=3.0)
+    prices = Prices(pool_s=0.0, adapter_byte=3.0, credit=0.0)
     crowd = Crowd(prices=prices)
     crowd.submit("a", 4, 4, adapter=b"a" * 32)
     crowd.drain()

@@ -59,20 +59,73 @@ def test_nearly_every_step_keeps_the_target_though_none_takes_what_was_expected(
         if {len(row.tokens) > 1 for row in rows} == {True, False}
     ]
     assert len(busy) > 50
-    assert sum(took > 0.02 for took in busy) <= 0.05 * len(busy), "about one of a hundred"
+    assert sum(took > 0.02 for took in busy) <= 0.02 * len(busy), "about one of a hundred"
     assert sorted(busy)[len(busy) * 9 // 10] > 0.014, "and no more is given away than that takes"
 
 
 def test_without_a_target_or_without_rows_that_decode_prompts_get_the_whole_budget():
     crowd = paced(0)
     decode(crowd)
-    crowd.submit("p", 300, 1)
+    crowd.submit("d", 300, 1)
     crowd.step()
     assert max(len(row.tokens) for row in crowd.steps[-1]) == 124
     alone = paced(20)
     alone.submit("p", 300, 1)
     alone.step()
     assert len(alone.steps[0][0].tokens) == 128
+
+
+def test_while_several_tenants_are_about_prompts_take_twice_what_the_rows_beside_them_take():
+    """Four rows take 8 ms: 16 ms are 64 tokens. A tenant that comes back after a minute alone has the whole step."""
+    crowd = paced(0)
+    decode(crowd)
+    for at in range(12):
+        crowd.submit("p", 21 + 8 * at, 1)
+        crowd.step()
+    for _ in range(40):
+        crowd.step()
+    for wait, most in ((0.0, 64), (61.0, 124)):
+        crowd.now += wait
+        crowd.submit("d", 300, 1)
+        crowd.step()
+        assert max(len(row.tokens) for row in crowd.steps[-1]) == pytest.approx(most, abs=4)
+        crowd.step()
+
+
+def test_a_tenant_that_is_owed_a_place_begins_without_whoever_has_most():
+    crowd = paced(0, max_running=7)
+    decode(crowd)
+    crowd.submit("other", 8, 100)
+    crowd.step()
+    crowd.step()
+    crowd.submit("d", 40, 100)
+    crowd.submit("guest", 40, 100)
+    crowd.step()
+    rows = crowd.steps[-1]
+    assert sorted(len(row.tokens) for row in rows) == [1, 40], "its prompt, and all but the four of whoever has most"
+    assert crowd.started[-1].startswith("guest")
+    crowd.step()
+    assert sum(len(row.tokens) == 1 for row in crowd.steps[-1]) == 6, "and then everyone goes on"
+
+
+def test_guests_delay_nobody_whose_target_is_kept():
+    crowd = paced(20)
+    decode(crowd)
+    crowd.submit("guest", 40, 100)
+    for _ in range(3):
+        crowd.step()
+        assert sum(len(row.tokens) == 1 for row in crowd.steps[-1]) >= 4
+
+
+def test_an_endless_stream_of_guests_holds_nobody_up():
+    """They are served before those who have more, but not more than they are owed."""
+    crowd = paced(0, token_budget=64, max_running=7)
+    decode(crowd)
+    before = crowd.served["d"]
+    for at in range(300):
+        crowd.submit(f"guest{at}", 40, 1)
+        crowd.step()
+    assert crowd.served["d"] - before >= 2 * 4 * 100, "steps with its rows in them"
 
 
 def test_a_target_that_cannot_be_met_leaves_prompts_a_page():
