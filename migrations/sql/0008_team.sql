@@ -11,3 +11,7 @@ CREATE INDEX usage_event_of_key ON usage_event (tenant_id, key_id, occurred_at D
 CREATE INDEX alias_event_at ON alias_event (tenant_id, at DESC, id DESC);
 CREATE INDEX adapter_version_at ON adapter_version (tenant_id, created_at DESC, id DESC);
 CREATE INDEX browser_session_at ON browser_session (tenant_id, created_at DESC, id DESC);
+
+-- How many versions stand in each state, read from the index alone; and adapters that have one in some state.
+CREATE INDEX adapter_version_state ON adapter_version (tenant_id, state, adapter_id);
+CREATE INDEX adapter_deleted ON adapter (tenant_id, id) WHERE deleted_at IS NOT NULL;

@@ -25,9 +25,9 @@ SELECT coalesce(sum(requests), 0)::bigint AS requests, coalesce(sum(prompt), 0):
 FROM usage_hour WHERE ($1::uuid IS NULL OR tenant_id = $1) AND hour > now() - interval '24 hours'
 """
 _STATES: Final = """
-SELECT v.state, count(*) AS n FROM adapter_version v
-JOIN adapter a ON a.tenant_id = v.tenant_id AND a.id = v.adapter_id
-WHERE v.tenant_id = $1 AND a.deleted_at IS NULL GROUP BY 1 ORDER BY 1
+SELECT v.state, count(*) AS n FROM adapter_version v WHERE v.tenant_id = $1
+  AND v.adapter_id NOT IN (SELECT a.id FROM adapter a WHERE a.tenant_id = $1 AND a.deleted_at IS NOT NULL)
+GROUP BY 1 ORDER BY 1
 """
 _BY_ADAPTER: Final = """
 SELECT adapter_id, sum(requests)::bigint AS requests, sum(nano)::bigint AS nano FROM usage_hour

@@ -17,7 +17,7 @@ DIST = ROOT / "admin-ui" / "dist"
 AXE = ROOT / "admin-ui" / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = [
     pytest.mark.ui,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(chromium() is None, reason="there is no chromium"),
     pytest.mark.skipif(not (DIST / "index.html").exists(), reason="the console is not built"),
 ]

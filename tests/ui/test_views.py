@@ -318,3 +318,11 @@ def ready_adapters(live, api, names):
 
     live.run(make())
     return names
+
+
+def test_versions_of_deleted_adapters_are_counted_nowhere(live, api):
+    ready_adapters(live, api, ["kept", "gone"])
+    assert api.get("/api/v1/overview").json()["versions"] == {"ready": 2}
+    etag = api.get("/api/v1/adapters/gone").json()["etag"]
+    assert api.delete("/api/v1/adapters/gone", headers={"if-match": etag}).is_success
+    assert api.get("/api/v1/overview").json()["versions"] == {"ready": 1}
