@@ -1,7 +1,8 @@
 """Conversations that come back: first tokens of later turns, of what disk kept over a restart, and the price of both.
 
 `python -m benchmarks.sessions [--model DIR] [--quick]`. One model in this process. The device holds the KV of two of
-eight conversations, which take turns; each turn sends the whole history. What is compared alternates.
+eight conversations, which take turns; each turn sends the whole history. All begin with their tenant's instructions,
+people ask little and are told more. What is compared alternates.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from tenantry.runtime.model.tiers import LowerTiers
 
 DEMO = Path(__file__).resolve().parents[1] / "examples" / "demo" / "model"
 SESSIONS, TURNS = 8, 6
-ASKED, ANSWERED = 160, 32  # tokens of a turn
+INSTRUCTIONS, ASKED, ANSWERED = 512, 100, 128  # tokens; of a turn. Six turns fit the demo's 2,048
 LONG = 2000
 PAGE = 16
 
@@ -34,14 +35,16 @@ def words(rng: Random, vocab: int, count: int) -> list[int]:
 
 def conversations(life: Life, vocab: int, seed: int, last: Callable[[list[int], Told], None]) -> float:
     """Tells `last` of every conversation's last turn. Returns the share of tokens that could have been found which
-    were: a turn computes all of its text but the last token drawn, and whole pages of that can be found by the next.
+    were: a turn computes all of its text but the last token drawn, and whole pages of that can be found by the next;
+    instructions by everyone but the first.
     """
     rng = Random(seed)
-    texts: list[list[int]] = [[] for _ in range(SESSIONS)]
+    instructions = words(rng, vocab, INSTRUCTIONS)
+    texts = [list(instructions) for _ in range(SESSIONS)]
     found = bound = 0
     for turn in range(TURNS):
         for number, text in enumerate(texts):
-            known = max(0, len(text) - 1) // PAGE * PAGE
+            known = (len(text) - 1 if turn else INSTRUCTIONS if number else 0) // PAGE * PAGE
             text += words(rng, vocab, ASKED)
             [one] = life.ask([text], ANSWERED, session=b"%d" % number, keep_s=3600.0)
             life.rest()  # people think between turns
@@ -56,7 +59,7 @@ def turns(report: Report, runner: ModelRunner, config: EngineConfig, rounds: int
     """Turn 6 of eight conversations: with tiers, without any cache, and with all that was found on the device, where
     what is left is its uncached suffix."""
     vocab = runner.vocab_size
-    small = replace(config, cache=CacheConfig(pages=2 * (TURNS * (ASKED + ANSWERED) // PAGE + 2)))
+    small = replace(config, cache=CacheConfig(pages=2 * ((INSTRUCTIONS + TURNS * (ASKED + ANSWERED)) // PAGE + 2)))
     kept: list[float] = []
     bare: list[float] = []
     suffix: list[float] = []
