@@ -31,7 +31,8 @@ from tests.scheduling.world import BASE, Client, World, mix, pieces, salt
 
 
 class Simulator:
-    """One scheduler, one fake device, many clients. Every public method is one event and ends with check()."""
+    """One scheduler, one fake device, many clients. Every public method is one event and ends with check(); who has
+    only come to wait is looked at closely with the next of them."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -117,7 +118,7 @@ class Simulator:
             self.audience.receive([refused])
         else:
             assert waiting < self.world.max_waiting_tenant, "8: more of a tenant's requests wait than may"
-        self.check()
+        self.scheduler._waiting.check()
         return name
 
     def refused(self, answer: Refused, waiting: int, others: int) -> None:
