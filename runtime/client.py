@@ -26,6 +26,7 @@ from tenantry.runtime.messages import (
     Command,
     Compute,
     DropAdapter,
+    DropNamespace,
     DropSession,
     DropTenant,
     Event,
@@ -190,9 +191,13 @@ class EngineClient:
         """Forget a session's KV in every tier."""
         self._send(DropSession(session))
 
-    def drop_tenant(self, tenant: str) -> None:
-        """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/"."""
-        self._send(DropTenant(tenant))
+    def drop_namespace(self, namespace: bytes, abort: bool = False) -> None:
+        """Forget a namespace's KV in every tier. abort: end its requests."""
+        self._send(DropNamespace(namespace, abort))
+
+    def drop_tenant(self, tenant: str, abort: bool = False) -> None:
+        """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/". abort: end its requests."""
+        self._send(DropTenant(tenant, abort))
 
     def take(self, request_id: str, hand_off: HandOff) -> None:
         """The prompt of an expected request is computed. Raises EngineUnavailable, as the next two do."""

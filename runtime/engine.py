@@ -118,8 +118,15 @@ class Engine:
     def drop_session(self, session: bytes) -> None:
         self._scheduler.cache.sessions.drop(session)
 
-    def drop_tenant(self, tenant: str) -> None:
-        self._scheduler.cache.drop_tenant(tenant)
+    def drop_namespace(self, namespace: bytes, abort: bool) -> None:
+        """See Scheduler.drop_namespace."""
+        self._expect_no_more(lambda submit: submit.namespace == namespace)
+        self._scheduler.drop_namespace(namespace, abort)
+
+    def drop_tenant(self, tenant: str, abort: bool) -> None:
+        if abort:
+            self._expect_no_more(lambda submit: submit.tenant == tenant)
+        self._scheduler.drop_tenant(tenant, abort)
 
     def step(self, now: float) -> list[Event]:
         """One forward pass and everything that follows from it. The events are in the journal when this returns.
@@ -193,6 +200,11 @@ class Engine:
         if refused is not None:
             outbox.refused(submit.request_id)
         return refused
+
+    def _expect_no_more(self, which: Callable[[Submit], bool]) -> None:
+        for submit in () if self._exchange is None else self._exchange.intake.expected():
+            if which(submit) and self._exchange is not None and self._exchange.intake.abort(submit.request_id):
+                self._told.append(Finished(submit.request_id, Usage(), "abort"))
 
     def _start_expected(self, now: float) -> None:
         for ready in () if self._exchange is None else self._exchange.before(now, self._scheduler.running):

@@ -111,10 +111,19 @@ class DropSession(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=T
     session: bytes
 
 
+class DropNamespace(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Forget all KV of a namespace in every tier, and refuse what waits in it. What runs in it ends by itself, or at
+    once with abort."""
+
+    namespace: bytes
+    abort: bool = False
+
+
 class DropTenant(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/"."""
+    """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/". abort: end its requests."""
 
     tenant: str
+    abort: bool = False
 
 
 class Ping(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -203,8 +212,8 @@ class Release(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
 
 
 Command = (
-    Submit | Abort | WarmAdapter | DropAdapter | KeepSession | DropSession | DropTenant | Ping | AskGuesses
-    | Take | Compute | Release
+    Submit | Abort | WarmAdapter | DropAdapter | KeepSession | DropSession | DropNamespace | DropTenant | Ping
+    | AskGuesses | Take | Compute | Release
 )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ from tenantry.runtime.messages import (
     Command,
     Compute,
     DropAdapter,
+    DropNamespace,
     DropSession,
     DropTenant,
     Event,
@@ -141,7 +142,9 @@ class Worker:
             case DropSession() if current:
                 self._engine.drop_session(command.session)
             case DropTenant() if current:
-                self._engine.drop_tenant(command.tenant)
+                self._engine.drop_tenant(command.tenant, command.abort)
+            case DropNamespace() if current:
+                self._engine.drop_namespace(command.namespace, command.abort)
             case Take() if self._owner.get(command.request_id) == client:
                 self._engine.take(command.request_id, command.hand_off)
             case Compute() if self._owner.get(command.request_id) == client:

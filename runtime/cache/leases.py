@@ -241,6 +241,12 @@ class KvCache:
         if self.tiers is not None:
             self.tiers.drop(weights)
 
+    def drop_namespace(self, namespace: bytes) -> None:
+        """Forget all KV of a namespace, in every tier; leased pages go with their lease."""
+        self._drop([namespace])
+        if self.tiers is not None:
+            self.tiers.drop_namespace(namespace)
+
     def drop_tenant(self, tenant: str) -> None:
         """Forget all KV of a tenant, in every tier."""
         self._drop(self.tree.tenants(tag_of(tenant)))

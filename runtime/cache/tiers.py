@@ -248,6 +248,11 @@ class Tiers:
         for place in [p for p in self._places.values() if p.weights == weights]:
             self._drop(place)
 
+    def drop_namespace(self, namespace: bytes) -> None:
+        place = self._places.get(namespace)
+        if place is not None:
+            self._drop(place)
+
     def drop_tenant(self, tenant: str) -> None:
         for place in [p for p in self._places.values() if p.tenant == tenant]:
             self._drop(place)

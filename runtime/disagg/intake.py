@@ -65,6 +65,10 @@ class Intake:
     def __len__(self) -> int:
         return len(self._expected)
 
+    def expected(self) -> list[Submit]:
+        """Requests that the scheduler has not got yet."""
+        return [entry.submit for entry in self._expected.values()] + [ready.submit for ready in self._ready]
+
     @property
     def reserved(self) -> int:
         """Pages that no sequence has yet."""

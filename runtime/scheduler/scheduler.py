@@ -24,6 +24,7 @@ from tenantry.runtime.scheduler.bounds import validate
 from tenantry.runtime.scheduler.claims import Claims
 from tenantry.runtime.scheduler.composer import Composer
 from tenantry.runtime.scheduler.fairness import Flow, Ledger, Prices
+from tenantry.runtime.scheduler.farewells import Farewells
 from tenantry.runtime.scheduler.finish import Ending, Watch, ending, nobody_watches
 from tenantry.runtime.scheduler.forecast import Forecast
 from tenantry.runtime.scheduler.pace import Pace
@@ -71,6 +72,7 @@ class Scheduler:
             lambda request, refusal: self._finish(request, "error", refusal.message),
         )  # fmt: skip
         cache.page_seconds = self._page_seconds
+        self._farewells = Farewells(cache)
         self._requests: dict[str, Request] = {}
         self._plan: StepPlan | None = None
         self._events: list[Event] = []
@@ -161,6 +163,22 @@ class Scheduler:
             self._refuse(request, AdapterUnavailable("adapter", "this adapter has been retired"))
         self._claims.drop(digest)
         self.cache.drop(digest)
+
+    def drop_namespace(self, namespace: bytes, abort: bool) -> None:
+        """A tenant's adapter was deleted: what waits for it is refused, all its KV goes, now and with the last that
+        runs. abort: that ends at once."""
+        for request in [r for r in self._requests.values() if r.submit.namespace == namespace]:
+            if abort:
+                self._finish(request, "abort")
+            elif request in self._waiting:
+                self._refuse(request, AdapterUnavailable("adapter", "this adapter has been retired"))
+        self._farewells.namespace(namespace, self._requests.values())
+
+    def drop_tenant(self, tenant: str, abort: bool) -> None:
+        """All KV of a tenant goes, now and with its last request. abort: those that are open end at once."""
+        for request in [r for r in self._requests.values() if abort and r.submit.tenant == tenant]:
+            self._finish(request, "abort")
+        self._farewells.tenant(tenant, self._requests.values())
 
     # One step
 
@@ -364,3 +382,4 @@ class Scheduler:
         retired = self._claims.leave(request)
         if retired is not None:
             self.cache.drop(retired)
+        self._farewells.ended(request, self._requests.values())

@@ -7,6 +7,7 @@ simulator's invariants.
 from array import array
 from itertools import combinations
 
+from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.messages import MAX_REJECTED_PER_TOKEN
 from tenantry.runtime.plan import StepPlan
 from tenantry.runtime.scheduler.fairness import Prices
@@ -113,6 +114,13 @@ def single_flight(world: World, plan: StepPlan, owners: dict[int, tuple[Client, 
             )
             beside += 1
     return beside
+
+
+def forgotten(cache: KvCache, gone: set[bytes]) -> None:
+    """22: of what was deleted nothing is left in any tier once its last request has ended."""
+    for namespace in gone:
+        assert namespace not in cache.tree._roots, "22: KV of what was deleted is found again"
+        assert cache.tiers is None or namespace not in cache.tiers._places, "22: a lower tier has what was deleted"
 
 
 def shared_pages(

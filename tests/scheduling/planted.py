@@ -18,6 +18,7 @@ from tenantry.runtime.cache.radix import RadixTree
 from tenantry.runtime.namespace import Namespace
 from tenantry.runtime.scheduler import scheduler as scheduler_module
 from tenantry.runtime.scheduler.batch import Batch
+from tenantry.runtime.scheduler.farewells import Farewells
 from tenantry.runtime.scheduler.finish import Ending, ending
 from tenantry.runtime.scheduler.request import Request
 from tenantry.runtime.scheduler.scheduler import Scheduler
@@ -365,3 +366,9 @@ def deadlines_ignored(patch):
 def holders_passed_over_with_those_who_wait(patch):
     """[60] A request that holds its adapter is skipped because another one waits for the same: both wait for ever."""
     patch.setattr(Request, "claims", property(lambda self: False, lambda self, value: None))
+
+
+@defect
+def deleted_while_it_ran(patch):
+    """What is deleted is forgotten once, and what still ran leaves its KV behind for whoever asks next."""
+    patch.setattr(Farewells, "ended", lambda self, request, left: None)

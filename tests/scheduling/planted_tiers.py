@@ -121,3 +121,10 @@ def one_tenant_may_fill_the_disk(patch):
 def pins_that_are_never_undone(patch):
     """A waiting request's pages stay pinned when it starts."""
     patch.setattr(KvCache, "close", lambda self, fetching: None)
+
+
+@defect
+def what_was_deleted_stays_below(patch):
+    """Deleting clears the device alone."""
+    patch.setattr(Tiers, "drop_namespace", lambda self, namespace: None)
+    patch.setattr(Tiers, "drop_tenant", lambda self, tenant: None)

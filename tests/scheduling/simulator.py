@@ -25,7 +25,7 @@ from tenantry.runtime.speculative.speculator import Guess
 from tenantry.runtime.speculative.tree import depths
 from tests.scheduling.audience import Audience
 from tests.scheduling.guessing import lucky_tree
-from tests.scheduling.laws import Shares, paced, shared_pages, single_flight
+from tests.scheduling.laws import Shares, forgotten, paced, shared_pages, single_flight
 from tests.scheduling.runner import FakeRunner
 from tests.scheduling.world import BASE, Client, World, mix, pieces, salt
 
@@ -60,6 +60,7 @@ class Simulator:
         self.verified: dict[int, object] = {}
         self.seen: Counter[str] = Counter()
         self.starts: dict[bytes, int] = {}
+        self.gone: set[bytes] = set()  # namespaces deleted since anybody asked in them
         self.digests = [bytes([i + 1]) * 32 for i in range(len(world.adapter_sizes))]
         sizes = dict(zip(self.digests, world.adapter_sizes, strict=True))
         self.footprints = {digest: Footprint(pieces(size, digest[0])) for digest, size in sizes.items()}
@@ -111,6 +112,7 @@ class Simulator:
         waiting = sum(c.tenant == tenant and not c.started for c in self.live.values())
         others = sum(not c.started for c in self.live.values())
         self.clients[name] = self.live[name] = client
+        self.gone.discard(submit.namespace)
         footprint = NONE if adapter < 0 else self.footprints[self.digests[adapter]]
         refused = self.scheduler.add(submit, footprint, self.now)
         if refused is not None:
@@ -139,6 +141,20 @@ class Simulator:
     def drop(self, adapter: int) -> None:
         self.scheduler.drop(self.digests[adapter])
         self.seen["drop"] += 1
+        self.check()
+
+    def forget(self, tenant: int, adapter: int, abort: bool) -> None:
+        """An adapter of one tenant is deleted; abort: and revoked."""
+        namespace = self.namespace(tenant, adapter)
+        self.scheduler.drop_namespace(namespace, abort)
+        self.gone.add(namespace)
+        self.seen["revoked" if abort else "forgotten"] += 1
+        self.check()
+
+    def vanish(self, tenant: int, abort: bool) -> None:
+        self.scheduler.drop_tenant(f"tenant{tenant}", abort)
+        self.gone.update(self.namespace(tenant, adapter) for adapter in range(-1, len(self.digests)))
+        self.seen["vanished"] += 1
         self.check()
 
     def warm(self, adapter: int) -> None:
@@ -232,6 +248,8 @@ class Simulator:
         if self.memory is not None:
             self.memory.check()
             self.runner.memory.fenced(self.plan, self.memory.arena)
+        if self.gone:
+            forgotten(self.scheduler.cache, self.gone - {client.submit.namespace for client in self.live.values()})
         self.verified = shared_pages(self.world, self.scheduler, self.runner, self.plan, self.starts, self.verified)
         for name, client in self.live.items():
             usage = self.scheduler.usage(name)

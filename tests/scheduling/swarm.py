@@ -57,6 +57,10 @@ class Swarm:
             sim.drop(rng.randrange(len(world.adapter_sizes)))
         if world.adapter_sizes and rng.random() < world.warm:
             sim.warm(rng.randrange(len(world.adapter_sizes)))
+        if world.forget and rng.random() < world.forget:
+            sim.forget(rng.randrange(world.tenants), rng.randrange(-1, len(world.adapter_sizes)), rng.random() < 0.5)
+        if world.forget and rng.random() < world.forget / 4:
+            sim.vanish(rng.randrange(world.tenants), rng.random() < 0.5)
         if live and rng.random() < world.stop_string:
             sim.finish(rng.choice(live), rng.randrange(world.choices))
         victims = [rng.choice(live)] if live and rng.random() < world.abort_in_flight else []

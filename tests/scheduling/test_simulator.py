@@ -20,7 +20,7 @@ STEPS = 300
 
 MUST_HAPPEN = (
     "hit", "miss", "chunk", "burst", "preemption", "abort", "fault", "loaded", "load failed", "drop", "stop string",
-    "guess", "branch", "yielded", "delayed", "refused early",
+    "guess", "branch", "yielded", "delayed", "refused early", "forgotten", "revoked", "vanished",
     "finished stop", "finished length", "finished abort", "finished error", "refused overloaded",
     "refused too_many_waiting", "refused invalid_request", "refused adapter_unavailable",
     "refused context_length_exceeded",

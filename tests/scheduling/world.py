@@ -73,6 +73,7 @@ class World:
     seconds: tuple[float, float, float] = (1.0, 0.0, 0.0)  # of a step, and of each of its rows and prompt tokens
     pool_s: float = 0.0
     credit: float = 0.0
+    forget: float = 0.0
 
     @classmethod
     def swarm(cls, seed: int) -> "World":
@@ -134,6 +135,7 @@ class World:
             seconds=rng.choice(((1.0, 0.0, 0.0), (1.0, 0.05, 0.02), (0.003, 0.0, 0.0))),
             pool_s=some(5.0, 50.0),
             credit=some(4.0, 40.0),
+            forget=some(0.01, 0.05),
         )
 
 
