@@ -15,6 +15,7 @@ from tenantry.adapters.manifest import DIGEST_BYTES, AdapterManifest, ModuleEntr
 
 _SUFFIX = ".adapter"
 _TEMPORARY = ".incoming-"
+_LEAVING = ".leaving-"
 
 
 class LocalStore:
@@ -73,6 +74,22 @@ class LocalStore:
         except FileNotFoundError:
             raise BlobMissing("no such blob") from None
         self._sync_directory()
+
+    def purge(self, digest: bytes, before: float) -> bool:
+        """Remove a blob that was last written before that time (as time.time); one that was put again since stays.
+        Open readers keep their bytes. Raises BlobMissing."""
+        leaving = self.root / f"{_LEAVING}{digest.hex()}"
+        try:
+            os.rename(self.path(digest), leaving)  # first, so that what is looked at is what is removed
+        except FileNotFoundError:
+            raise BlobMissing("no such blob") from None
+        old = leaving.stat().st_mtime < before
+        if old:
+            leaving.unlink()
+        else:
+            os.rename(leaving, self.path(digest))
+        self._sync_directory()
+        return old
 
     def digests(self) -> list[bytes]:
         """Every published digest, sorted."""

@@ -18,6 +18,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from tenantry.adapters.manifest import BaseSpec, Limits
+from tenantry.adapters.store import LocalStore
 from tenantry.platform.admin import routes as console
 from tenantry.platform.admin import static, team_routes, views
 from tenantry.platform.admin.browser import BrowserSessions
@@ -46,8 +47,10 @@ from tenantry.platform.metering.settlement import Settler
 from tenantry.platform.registry import routes as registry_routes
 from tenantry.platform.registry.intake import Intake, Places, reject_stale
 from tenantry.platform.registry.models import BaseModel
+from tenantry.platform.registry.purge import Purger
 from tenantry.platform.registry.service import Allowance, Drop, Registry
 from tenantry.platform.sessions import conversation_routes, response_routes, session_routes
+from tenantry.platform.sessions.departure import Departure
 from tenantry.platform.sessions.kv import SessionKv
 from tenantry.platform.sessions.prewarm import Prewarmer
 from tenantry.platform.sessions.service import Lifetime, Sessions
@@ -89,7 +92,9 @@ class Gateway:
         self.epoch = Epoch(database)
         self.settler = Settler(database, self.telemetry)
         self.admission = Admission(database, self.epoch, self.settler, self.telemetry)
-        self.registry = Registry(database, parts.base, parts.drop, parts.allowance)
+        self.registry = Registry(
+            database, parts.base, parts.drop, parts.serving.engine.drop_namespace, parts.allowance
+        )
         places = Places(settings.data_dir / "quarantine", settings.blob_dir)
         self.intake = Intake(self.registry, places, parts.spec, Limits(max_bytes=settings.max_adapter_bytes))
         self.runs = Runs(self.settler, self.telemetry)
@@ -103,6 +108,8 @@ class Gateway:
         self.turns = Turns(self.sessions, self.registry, self.chat, self.runs, token_bytes)
         self.prewarmer = Prewarmer(self.sessions, self.registry, self.chat)
         self._sweeper = Sweeper(database, kv)
+        self._purger = Purger(database, LocalStore(settings.blob_dir))
+        self.departure = Departure(database, self.registry, parts.serving.engine)
         self.health = health.Health(database, self.epoch, parts.serving.engine, self.runs)
         self._reaper = Reaper(database, Journal(settings.journal_dir), self.telemetry)
         self.app: Litestar  # set by create_app, which needs the gateway's parts first
@@ -120,7 +127,7 @@ class Gateway:
         await reject_stale(self.parts.database)
         self.settler.start()
         await self.epoch.start()
-        forever = (self._reaper.run, self._sweeper.run, self._reconcile_forever)
+        forever = (self._reaper.run, self._sweeper.run, self._purger.run, self._reconcile_forever)
         self._tasks = [asyncio.create_task(work()) for work in forever]
 
     async def drain(self) -> None:
@@ -200,6 +207,7 @@ def _dependencies(gateway: Gateway) -> Mapping[str, Provide]:
         "sessions": gateway.sessions,
         "turns": gateway.turns,
         "prewarmer": gateway.prewarmer,
+        "departure": gateway.departure,
         "health": gateway.health,
         "telemetry": gateway.telemetry,
         "runs": gateway.runs,

@@ -160,6 +160,8 @@ class ScriptedEngine:
     generations: list[ScriptedGeneration] = field(default_factory=list)
     dropped: list[bytes] = field(default_factory=list)
     dropped_sessions: list[bytes] = field(default_factory=list)
+    forgotten: list[tuple[bytes, bool]] = field(default_factory=list)
+    dropped_tenants: list[tuple[str, bool]] = field(default_factory=list)
     kept_sessions: list[tuple[bytes, float, bool]] = field(default_factory=list)
     _encoded: dict[str, list[int]] = field(default_factory=dict)
 
@@ -181,6 +183,17 @@ class ScriptedEngine:
 
     def drop_session(self, session: bytes) -> None:
         self.dropped_sessions.append(session)
+
+    def drop_namespace(self, namespace: bytes, abort: bool) -> None:
+        """Its KV is remembered as gone; its generations end, if they are to."""
+        self.forgotten.append((namespace, abort))
+        for generation in self.generations:
+            generation.aborted |= abort and generation.submit.namespace == namespace
+
+    def drop_tenant(self, tenant: str, abort: bool) -> None:
+        self.dropped_tenants.append((tenant, abort))
+        for generation in self.generations:
+            generation.aborted |= abort and generation.submit.tenant == tenant
 
     async def drop(self, digest: bytes) -> None:
         self.dropped.append(digest)

@@ -107,7 +107,11 @@ def promote(
 
 @adapter.command
 def delete(
-    name: Name, *, yes: Annotated[bool, Parameter(help="Do not ask.")] = False, connection: Connection = LOCAL
+    name: Name,
+    *,
+    yes: Annotated[bool, Parameter(help="Do not ask.")] = False,
+    revoke: Annotated[bool, Parameter(help="End requests under way, too.")] = False,
+    connection: Connection = LOCAL,
 ) -> None:
     """Delete an adapter: its name stops answering, requests under way finish, usage is kept.
 
@@ -115,7 +119,8 @@ def delete(
     """
     if not yes and err.input(f"type {name} to delete it: ", markup=False) != name:
         fail("nothing was deleted")
-    show_json(connection.rest().call("DELETE", f"/api/v1/adapters/{segment(name)}"))
+    query = "?revoke=true" if revoke else ""
+    show_json(connection.rest().call("DELETE", f"/api/v1/adapters/{segment(name)}{query}"))
 
 
 def usage(

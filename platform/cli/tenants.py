@@ -8,7 +8,7 @@ from tenantry.platform.cli.connection import LOCAL, Connection
 from tenantry.platform.cli.output import err, fail, out, show_json, show_table
 from tenantry.platform.cli.rest import Rest, segment
 
-tenant = App(name="tenant", help="Create, list, suspend and limit tenants (operator).")
+tenant = App(name="tenant", help="Create, list, suspend, limit and delete tenants (operator).")
 key = App(name="key", help="Create, list and revoke API keys.")
 
 TENANT_COLUMNS = (("name", "name"), ("status", "status"), ("id", "id"), ("created_at", "created"))
@@ -70,6 +70,22 @@ def resume_tenant(name: str, *, connection: Connection = LOCAL) -> None:
     Example: tenantry tenant resume acme
     """
     _set_status(name, "active", connection)
+
+
+@tenant.command(name="delete")
+def delete_tenant(
+    name: str, *, yes: Annotated[bool, Parameter(help="Do not ask.")] = False, connection: Connection = LOCAL
+) -> None:
+    """Delete a tenant for good: keys, adapters, conversations and cached KV; its usage stays.
+
+    Example: tenantry tenant delete acme --yes
+    """
+    rest = connection.operator()
+    found = find_tenant(rest, name)
+    if not yes and err.input(f"type {name} to delete it: ", markup=False) != name:
+        fail("nothing was deleted")
+    gone = rest.call("DELETE", f"/api/v1/tenants/{found['id']}")
+    show_json(gone) if connection.json else show_table([gone], TENANT_COLUMNS)
 
 
 @tenant.command(name="limit")

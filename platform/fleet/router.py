@@ -102,6 +102,18 @@ class Router:
             with contextlib.suppress(EngineUnavailable):
                 engine.client.drop_session(session)
 
+    def drop_namespace(self, namespace: bytes, abort: bool = False) -> None:
+        """Everywhere; what goes on there goes on without it."""
+        for engine in self.engines:
+            with contextlib.suppress(EngineUnavailable):
+                engine.client.drop_namespace(namespace, abort)
+
+    def drop_tenant(self, tenant: str, abort: bool = False) -> None:
+        """As drop_namespace."""
+        for engine in self.engines:
+            with contextlib.suppress(EngineUnavailable):
+                engine.client.drop_tenant(tenant, abort)
+
     async def guesses(self) -> tuple[Guessing, ...]:
         """What guessing did, over all engines that answer. Raises EngineUnavailable if none does."""
         up = [engine.client for engine in self.engines if engine.client.ready]

@@ -79,6 +79,20 @@ class Repository:
         )  # fmt: skip
         return [row["digest"] for row in rows]
 
+    async def delete_adapters(self) -> list[bytes]:
+        """As delete_adapter, of all of them."""
+        await self._c.execute("DELETE FROM adapter_alias WHERE tenant_id = $1", self._tenant)
+        rows = await self._c.fetch(
+            """UPDATE adapter_version SET state = 'retired' WHERE tenant_id = $1 AND state = 'ready'
+            RETURNING digest""",
+            self._tenant,
+        )
+        await self._c.execute(
+            "UPDATE adapter SET deleted_at = now(), etag = etag + 1 WHERE tenant_id = $1 AND deleted_at IS NULL",
+            self._tenant,
+        )
+        return [row["digest"] for row in rows]
+
     async def version(self, adapter_id: UUID, number: int) -> Version | None:
         row = await self._c.fetchrow(
             f"{_VERSION} AND adapter_id = $2 AND number = $3", self._tenant, adapter_id, number

@@ -26,6 +26,7 @@ HavingState = Annotated[State | None, Parameter(query="state", description="Of a
 NamePart = Annotated[str | None, Parameter(max_length=63, description="Part of a name.")]
 Number = Annotated[int, Parameter(ge=1, le=1 << 30)]
 IfMatch = Annotated[str | None, Parameter(header="If-Match", max_length=64)]
+Revoke = Annotated[bool, Parameter(query="revoke", description="End requests under way within two seconds.")]
 UPLOAD_OVERHEAD = 1 << 20
 _MANAGE = under(tenant("manage"))
 
@@ -65,9 +66,9 @@ async def get_adapter(name: Name, principal: Principal, registry: Registry) -> R
 
 @delete("/adapters/{name:str}", opt=_MANAGE, status_code=202)
 async def delete_adapter(
-    name: Name, principal: Principal, registry: Registry, if_match: IfMatch = None
+    name: Name, principal: Principal, registry: Registry, if_match: IfMatch = None, revoke: Revoke = False
 ) -> schemas.Accepted:
-    await registry.delete(principal.tenant_id, name, _etag(if_match))
+    await registry.delete(principal.tenant_id, name, _etag(if_match), revoke)
     return schemas.Accepted()
 
 
@@ -103,8 +104,10 @@ async def get_version(name: Name, number: Number, principal: Principal, registry
 
 
 @delete("/adapters/{name:str}/versions/{number:int}", opt=_MANAGE, status_code=202)
-async def retire_version(name: Name, number: Number, principal: Principal, registry: Registry) -> schemas.Accepted:
-    await registry.retire(principal.tenant_id, name, number)
+async def retire_version(
+    name: Name, number: Number, principal: Principal, registry: Registry, revoke: Revoke = False
+) -> schemas.Accepted:
+    await registry.retire(principal.tenant_id, name, number, revoke)
     return schemas.Accepted()
 
 

@@ -4,6 +4,7 @@ Owns the rules. It must not know HTTP, files or how an upload is checked (see in
 authenticated tenant's id; nothing here reads a tenant from a request.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,10 +18,13 @@ from tenantry.platform.registry.listing import Listing, listed
 from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, BaseModel, Listed, State, Target, Version
 from tenantry.platform.registry.repository import Repository
 from tenantry.runtime.errors import RuntimeRefusal
+from tenantry.runtime.namespace import Namespace
 
 log = structlog.get_logger("registry")
 
 Drop = Callable[[bytes], Awaitable[None]]
+Forget = Callable[[bytes, bool], None]
+REVOKED_AGAIN_S = 1.5  # by then whoever was past `resolve` when a version was revoked has reached the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,17 @@ class Allowance:
 
 
 class Registry:
-    """base: the one base model served here. drop: tells the engine to let go of a digest."""
+    """base: the one base model served here. drop: tells the engine to let go of a digest. forget: of all KV of a
+    namespace, and to end its requests if the second argument says so."""
 
-    def __init__(self, database: Database, base: BaseModel, drop: Drop, allowance: Allowance | None = None) -> None:
+    def __init__(
+        self, database: Database, base: BaseModel, drop: Drop, forget: Forget, allowance: Allowance | None = None
+    ) -> None:
         self.database = database
         self.base = base
         self.allowance = allowance or Allowance()
         self._drop = drop
+        self._forget = forget
 
     async def resolve(self, tenant_id: UUID, model: str) -> Target:
         """Which weights answer `model`. Unknown, foreign and deleted are the same NotFound."""
@@ -96,15 +104,22 @@ class Registry:
             adapter = await _adapter(repository, name)
             return adapter, await repository.aliases(adapter.id)
 
-    async def delete(self, tenant_id: UUID, name: str, etag: int | None) -> None:
-        """Stop answering at once; requests already running finish on the weights they began with."""
+    async def delete(self, tenant_id: UUID, name: str, etag: int | None, revoke: bool = False) -> None:
+        """Stop answering at once; requests already running finish on the weights they began with, or, if they are
+        revoked, end within two seconds."""
         async with self.database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
             adapter = await _adapter(repository, name, lock=True)
             if etag is not None and etag != adapter.etag:
                 raise PreconditionFailed("The adapter changed since you read it.", param="If-Match")
             digests = await repository.delete_adapter(adapter.id)
-        await self._let_go(digests)
+        await self._let_go(tenant_id, digests, revoke)
+
+    async def delete_all(self, tenant_id: UUID) -> None:
+        """Every adapter of a tenant that is deleted; what runs ends."""
+        async with self.database.tenant(tenant_id) as connection:
+            digests = await Repository(connection, tenant_id).delete_adapters()
+        await self._let_go(tenant_id, digests, revoke=True)
 
     async def version(self, tenant_id: UUID, name: str, number: int) -> Version:
         async with self.database.tenant(tenant_id) as connection:
@@ -116,8 +131,8 @@ class Registry:
             repository = Repository(connection, tenant_id)
             return await repository.versions((await _adapter(repository, name)).id, after, limit)
 
-    async def retire(self, tenant_id: UUID, name: str, number: int) -> None:
-        """ready -> retired. Refused while an alias points at the version."""
+    async def retire(self, tenant_id: UUID, name: str, number: int, revoke: bool = False) -> None:
+        """ready -> retired. Refused while an alias points at the version. revoke: see delete."""
         async with self.database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
             adapter = await _adapter(repository, name, lock=True)
@@ -126,7 +141,7 @@ class Registry:
                 raise Conflict("An alias points at this version: move it first.", code="version_in_use")
             if not await repository.set_state(version.id, State.READY, State.RETIRED):
                 raise Conflict(f"The version is {version.state}.", code=f"version_{version.state}")
-        await self._let_go([version.digest] if version.digest is not None else [])
+        await self._let_go(tenant_id, [version.digest] if version.digest is not None else [], revoke)
 
     async def put_alias(
         self, tenant_id: UUID, name: str, alias: str, number: int, etag: int | None, actor: UUID, reason: str
@@ -201,17 +216,30 @@ class Registry:
         if (await repository.held()).adapters >= self.allowance.adapters:
             raise RateLimited(f"A tenant holds at most {self.allowance.adapters} adapters.", retry_ms=3_600_000)
 
-    async def _let_go(self, digests: list[bytes]) -> None:
-        """Free the engine's copy of weights that no tenant's ready version has any more."""
+    async def _let_go(self, tenant_id: UUID, digests: list[bytes], revoke: bool) -> None:
+        """Free the engine's copy of weights that no tenant's ready version has any more, and this tenant's KV under
+        those that he has no more."""
         if not digests:
             return
         async with self.database.operator() as connection:
             kept = await _still_answering(connection, digests)
+            own = await _still_answering(connection, digests, tenant_id)
+        for digest in set(digests) - own:
+            namespace = Namespace(tenant_id.bytes, digest).key
+            self._tell_to_forget(namespace, revoke)
+            if revoke:
+                asyncio.get_running_loop().call_later(REVOKED_AGAIN_S, self._tell_to_forget, namespace, True)
         for digest in set(digests) - kept:
             try:
                 await self._drop(digest)
             except RuntimeRefusal as error:  # an engine that is away will come back without it
                 log.warning("engine_not_told", error=error.message)
+
+    def _tell_to_forget(self, namespace: bytes, abort: bool) -> None:
+        try:
+            self._forget(namespace, abort)
+        except RuntimeRefusal as error:
+            log.warning("engine_not_told", error=error.message)
 
 
 def _check_etag(before: Alias | None, etag: int | None) -> None:
@@ -225,10 +253,12 @@ def _check_etag(before: Alias | None, etag: int | None) -> None:
         raise PreconditionFailed("The alias changed since you read it.", param="If-Match")
 
 
-async def _still_answering(connection: Connection, digests: list[bytes]) -> set[bytes]:
+async def _still_answering(connection: Connection, digests: list[bytes], tenant_id: UUID | None = None) -> set[bytes]:
     rows = await connection.fetch(
-        "SELECT DISTINCT digest FROM adapter_version WHERE digest = ANY ($1) AND state = 'ready'", digests
-    )
+        """SELECT DISTINCT digest FROM adapter_version WHERE digest = ANY ($1) AND state = 'ready'
+        AND ($2::uuid IS NULL OR tenant_id = $2)""",
+        digests, tenant_id,
+    )  # fmt: skip
     return {row["digest"] for row in rows}
 
 

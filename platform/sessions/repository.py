@@ -282,6 +282,11 @@ class Repository:
         return bool(whole)
 
 
+async def delete_all(connection: Connection, tenant_id: UUID) -> None:
+    """Every session of a tenant, with items and responses. Usage stays."""
+    await connection.execute("DELETE FROM session WHERE tenant_id = $1", tenant_id)
+
+
 async def delete_expired(connection: Connection, limit: int) -> list[tuple[UUID, UUID]]:
     """(tenant, session) of what was swept, of every tenant. As the operator."""
     rows = await connection.fetch(

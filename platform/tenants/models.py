@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-Status = Literal["active", "suspended"]
+Status = Literal["active", "suspended", "deleted"]
 Period = Literal["month", "total"]
 
 

@@ -36,9 +36,10 @@ async def tenant_by_id(connection: Connection, tenant_id: UUID) -> Tenant | None
 
 
 async def list_tenants(connection: Connection, limit: int, after: UUID | None) -> list[Tenant]:
-    """Newest first. after: the last id of the page before."""
+    """Newest first, without those deleted. after: the last id of the page before."""
     rows = await connection.fetch(
-        "SELECT * FROM tenant WHERE NOT is_operator AND ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2",
+        "SELECT * FROM tenant WHERE NOT is_operator AND status <> 'deleted' AND ($1::uuid IS NULL OR id < $1) "
+        "ORDER BY id DESC LIMIT $2",
         after,
         limit,
     )
@@ -51,11 +52,19 @@ async def names(connection: Connection) -> list[tuple[UUID, str]]:
 
 async def set_status(connection: Connection, tenant_id: UUID, status: Status) -> Tenant | None:
     row = await connection.fetchrow(
-        "UPDATE tenant SET status = $2, etag = etag + 1 WHERE id = $1 AND NOT is_operator RETURNING *",
+        "UPDATE tenant SET status = $2, etag = etag + 1 WHERE id = $1 AND NOT is_operator AND status <> 'deleted' "
+        "RETURNING *",
         tenant_id,
         status,
     )
     return tenant_of(row) if row else None
+
+
+async def revoke_keys(connection: Connection, tenant_id: UUID) -> None:
+    """All of a tenant's that are not revoked yet. As the operator."""
+    await connection.execute(
+        "UPDATE api_key SET revoked_at = clock_timestamp() WHERE tenant_id = $1 AND revoked_at IS NULL", tenant_id
+    )
 
 
 async def insert_key(

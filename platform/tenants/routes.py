@@ -56,6 +56,12 @@ async def update_tenant(tenant_id: TenantId, data: schemas.TenantUpdate, databas
         return schemas.TenantView.of(await service.set_status(connection, found, data.status))
 
 
+@delete("/tenants/{tenant_id:str}", opt=under(OPERATOR), status_code=200)
+async def delete_tenant(tenant_id: TenantId, departure: service.Departure) -> schemas.TenantView:
+    """For good: keys, adapters, conversations and cached KV go, requests under way end; usage stays."""
+    return schemas.TenantView.of(await departure.delete(ids.from_text("tenant", tenant_id)))
+
+
 @get("/tenants/{tenant_id:str}/quota", opt=under(OPERATOR))
 async def get_tenant_quota(tenant_id: TenantId, database: Database) -> schemas.QuotaBody:
     found = ids.from_text("tenant", tenant_id)
@@ -139,7 +145,7 @@ async def revoke_key(key_id: KeyId, principal: Principal, database: Database) ->
 router = Router(
     "/api/v1",
     route_handlers=[
-        me, create_tenant, list_tenants, get_tenant, update_tenant, get_tenant_quota, put_tenant_quota,
+        me, create_tenant, list_tenants, get_tenant, update_tenant, delete_tenant, get_tenant_quota, put_tenant_quota,
         create_key_of_tenant, put_key_quota, create_key, list_keys, get_key, revoke_key,
     ],
     tags=["tenancy"],

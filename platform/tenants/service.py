@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from tenantry.platform.core import ids
@@ -32,6 +32,13 @@ class IssuedKey:
 
     key: ApiKey
     text: str = field(repr=False)
+
+
+@runtime_checkable
+class Departure(Protocol):
+    """Everything that is to go with a tenant, in rooms above this one (platform/sessions/departure.py)."""
+
+    async def delete(self, tenant_id: UUID) -> Tenant: ...
 
 
 async def create_tenant(connection: Connection, name: str, *, is_operator: bool = False) -> Tenant:
@@ -60,6 +67,13 @@ async def set_status(connection: Connection, tenant_id: UUID, status: Status) ->
     if status not in ("active", "suspended"):
         raise InvalidInput("status must be active or suspended.", param="status")
     return _found(await repository.set_status(connection, tenant_id, status), "tenant")
+
+
+async def delete_tenant(connection: Connection, tenant_id: UUID) -> Tenant:
+    """As the operator. For good: its keys are revoked, its name stays taken, its usage stays in the books."""
+    tenant = _found(await repository.set_status(connection, tenant_id, "deleted"), "tenant")
+    await repository.revoke_keys(connection, tenant_id)
+    return tenant
 
 
 async def create_key(

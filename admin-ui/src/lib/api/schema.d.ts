@@ -590,7 +590,8 @@ export interface paths {
         get: operations["ApiV1TenantsTenantIdGetTenant"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** DeleteTenant */
+        delete: operations["ApiV1TenantsTenantIdDeleteTenant"];
         options?: never;
         head?: never;
         /** UpdateTenant */
@@ -2631,7 +2632,10 @@ export interface operations {
     };
     ApiV1AdaptersNameDeleteAdapter: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description End requests under way within two seconds. */
+                revoke?: boolean;
+            };
             header?: {
                 "If-Match"?: string | null;
             };
@@ -2962,7 +2966,10 @@ export interface operations {
     };
     ApiV1AdaptersNameVersionsNumberRetireVersion: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description End requests under way within two seconds. */
+                revoke?: boolean;
+            };
             header?: never;
             path: {
                 /** @description The adapter's name. */
@@ -4097,6 +4104,44 @@ export interface operations {
         };
     };
     ApiV1TenantsTenantIdGetTenant: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description ten_ and 32 hex digits */
+                tenant_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TenantView"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiV1TenantsTenantIdDeleteTenant: {
         parameters: {
             query?: never;
             header?: never;
