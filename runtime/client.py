@@ -196,7 +196,7 @@ class EngineClient:
         self._send(DropNamespace(namespace, abort))
 
     def drop_tenant(self, tenant: str, abort: bool = False) -> None:
-        """Forget all KV of a tenant in every tier. tenant: a share_key up to its first "/". abort: end its requests."""
+        """As drop_namespace. tenant: a share_key up to its first "/"."""
         self._send(DropTenant(tenant, abort))
 
     def take(self, request_id: str, hand_off: HandOff) -> None:
