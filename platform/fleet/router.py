@@ -180,9 +180,11 @@ class Router:
         return None if chosen is None else self._by_name[chosen.name]
 
     def _notice(self, engine: Engine) -> None:
-        """Hints are of one life: an engine that was restarted has nothing."""
+        """An engine that was restarted has nothing on its device; where its disk outlived it, that has what was used
+        twice and what sessions keep, so hints stay: one that is wrong costs a computation."""
         pong = engine.client.last_pong
         if pong is not None and pong.epoch != engine.epoch:
             engine.epoch = pong.epoch
-            engine.hints.clear()
-            self._sessions.forget(engine.name)
+            if not any(tier.tier == "disk" and tier.pages for tier in pong.stats.tiers):
+                engine.hints.clear()
+                self._sessions.forget(engine.name)

@@ -110,6 +110,18 @@ async def test_a_restarted_engine_is_believed_to_have_nothing():
     assert [len(a.submitted), len(b.submitted)] == [1, 1]
 
 
+@pytest.mark.parametrize("pages", [0, 40])
+async def test_what_a_restarted_engine_has_on_disk_counts(pages: int):
+    a, b = FakeClient(), FakeClient(open=1)
+    router = fleet(a, b)
+    await read(router.generate(submit("r0", LONG, session=b"s")))
+    tiers = (TierCounts("host", 0, 100, 0, 0, 0), TierCounts("disk", pages, 100, 0, 0, 0))
+    a.epoch, a.open, a.stats = "e2", 2, Stats(tiers=tiers)
+    await read(router.generate(submit("r1", LONG, session=b"s")))
+    await read(router.generate(submit("r2", LONG)))
+    assert [len(a.submitted), len(b.submitted)] == ([3, 0] if pages else [1, 2])
+
+
 async def test_an_adapter_goes_to_who_holds_it():
     digest = bytes([9]) * 32
     held = Stats(adapters=(AdapterState(digest, "resident", 10, 0),))

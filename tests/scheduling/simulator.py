@@ -3,7 +3,14 @@
 Numbers in assertions refer to the invariants: 1 partition, 2 references, 3 pages hold what was written for exactly
 this prefix, 4 one root, 5 fence, 6 only complete finite pages are shared, 7 adapters, 8 limits, 9 one terminal event,
 11 liveness and shares, 12 same tokens as an interpreter without cache or batch. runner.py makes those that a device
-sees, audience.py those that clients see, laws.py those over time. Replay one seed with
+sees, audience.py those that clients see, laws.py those over time. 22 and 40 are faults (docs/faults.md).
+
+Who makes which event happen: here arrivals, steps, chunks, drafts of which some stand, aborts (a disconnect is one),
+preemption, yielding, eviction, loads and drops of adapters, deletion of a namespace or a tenant, and the arena that
+shrinks one side for the other; in lower.py saving, writing and fetching pages with every way to fail, shares of
+tenants, and restarts over one disk; in tests/disagg/test_intake.py hand-offs that begin, fail, come late and are
+aborted; in tests/cache/test_sessions.py sessions that resume, fork and expire. Nobody changes a tenant's share or the
+pool's size while it runs: neither can be changed. Money (10) is the database's: tests/metering. Replay one seed with
 `PYTHONPATH=.src python -m tests.scheduling.swarm SEED STEPS`.
 """
 
