@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -101,6 +102,26 @@ async def test_a_silent_client_loses_its_lease(spawn, requests: Requests):
     assert last.reason == "abort"
     assert 3.5 < time.monotonic() - start < 8
     await silent.close()
+
+
+async def test_a_namespace_that_is_revoked_ends_and_others_go_on(spawn, requests: Requests):
+    """Fault 22, hard: an adapter is deleted while it answers, and what it had said is in the journal."""
+    worker = await spawn(step_s=0.02)
+    revoked, other = requests.make(max_tokens=1000), requests.make(max_tokens=40)
+    revoked = msgspec.structs.replace(revoked, namespace=b"r" * 32, share_key="gone/key")
+    running, kept = worker.client.generate(revoked), worker.client.generate(other)
+    await first_token(running)
+    worker.client.drop_namespace(revoked.namespace, abort=True)
+    _, _, last = await drain(running)
+    assert last.reason == "abort"
+    assert 0 < last.usage.completion < 1000
+    entry = read_counters(worker.config.journal_dir)[revoked.request_id]
+    assert (entry.closed, entry.reason, entry.usage) == (True, "abort", last.usage)
+    again = worker.client.generate(msgspec.structs.replace(revoked, request_id="again"))
+    await first_token(again)
+    worker.client.drop_tenant("gone", abort=True)
+    assert (await drain(again))[2].reason == "abort"
+    assert (await drain(kept))[2].reason == "length"
 
 
 async def test_sigterm_drains(spawn, requests: Requests):
