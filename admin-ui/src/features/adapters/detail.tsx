@@ -20,7 +20,7 @@ import { Versions } from "./versions";
 
 const AdapterUsage = lazy(() => import("./adapter-usage"));
 
-const LINK = "text-accent underline-offset-2 hover:underline";
+const LINK = "text-accent underline underline-offset-2";
 
 export function AdapterPage({ name }: { name: string }) {
   const adapter = useAdapter(name);

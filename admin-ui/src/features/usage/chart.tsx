@@ -20,7 +20,6 @@ export function StackedChart({ series, measure, caption, compact = false, onPick
   const [asTable, setAsTable] = useState(false);
   const stack = useMemo(() => stackOf(series.data, series.span, measure), [series, measure]);
   const show = (value: number) => (measure === "cost" ? money(String(value)) : count(value));
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (stack.groups.length === 0) {
     return <p className="py-10 text-center text-sm text-ink-soft">No usage in this time.</p>;
   }
@@ -97,8 +96,7 @@ export function StackedChart({ series, measure, caption, compact = false, onPick
                   name={group.label}
                   stackId="all"
                   fill={colour(i, group.rest)}
-                  isAnimationActive={!still}
-                  animationDuration={250}
+                  isAnimationActive={false}
                   maxBarSize={42}
                   className={onPick ? "cursor-pointer" : undefined}
                   onClick={(bar) => onPick?.((bar.payload as { at: number }).at, group.id)}
