@@ -103,7 +103,9 @@ export function Versions({
         header: "Uploaded",
         meta: { wideOnly: true },
         cell: ({ row }) => (
-          <span title={dateTime(row.original.created_at)}>{ago(row.original.created_at)}</span>
+          <span className="whitespace-nowrap" title={dateTime(row.original.created_at)}>
+            {ago(row.original.created_at)}
+          </span>
         ),
       },
       {

@@ -27,7 +27,7 @@ export function EngineCard({ engine }: { engine: EngineReport }) {
         </span>
       }
     >
-      <dl className="grid grid-cols-3 gap-x-6 gap-y-3 lg:grid-cols-9">
+      <dl className="grid grid-cols-3 gap-x-6 gap-y-3 lg:grid-cols-5">
         {facts.map(([label, value]) => (
           <div key={label}>
             <dt className="text-xs text-ink-soft">{label}</dt>
