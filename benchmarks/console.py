@@ -9,6 +9,7 @@ no list asks it. Each route once to warm up, then `rounds` times; the slowest is
 import argparse
 import asyncio
 import logging
+import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,6 +58,7 @@ def measure(report: Report, size: Size, rounds: int) -> None:
                     _time(report, who, what, path, params, rounds)
     finally:
         server.stop(immediate=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def tenant_asks(client: httpx.Client) -> list[Ask]:
