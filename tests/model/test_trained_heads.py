@@ -306,6 +306,8 @@ def test_the_evaluation_is_of_prompts_that_were_not_learned(trained):
 
 def test_a_finished_run_tells_its_evaluation_again_and_keeps_no_texts(trained, base, adapter, asked, capsys):
     kind, folder = trained
+    (folder / "work" / "texts").mkdir()  # stopped after the evaluation was written, and before these were gone
+    (folder / "work" / loop.CHECKPOINT).touch()
     train(settings(kind, base, adapter, asked, folder))
     (told,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert told == {"event": "done", "evaluation": json.loads((folder / "evaluation.json").read_text())}
