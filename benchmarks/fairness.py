@@ -111,7 +111,7 @@ def equals(bench: Bench, report: Report, quick: bool) -> None:
 
 def long_prompts(bench: Bench, report: Report, quick: bool) -> float:
     """Sixteen decode for long, prompts of 2k tokens come at four tenths of what the machine could take. Returns the
-    target in ms: two and a half times the step of those who decode alone, at the lengths that they have in the end."""
+    target in ms: two and a half times the step of those who decode alone, as long as they are in the end."""
     base = ScheduleConfig(token_budget=512, max_running=DECODERS + 4, max_context=2048)
     traffic = Traffic(bench, 3)
     lasting = 500 if quick else 1000

@@ -135,7 +135,8 @@ def unused(report: Report, runner: ModelRunner, config: EngineConfig, rounds: in
     runner.tiers = tiered
     lives[True].end()
     what = "throughput with tiers and no reuse / without tiers"
-    report.show(what, median(times[False]) / median(times[True]), TARGETS[what], seconds=median(times[True]))
+    ratios = [without / with_them for without, with_them in zip(times[False], times[True], strict=True)]
+    report.show(what, median(ratios), TARGETS[what], seconds=median(times[True]), least=min(ratios), most=max(ratios))
 
 
 def measure(report: Report, model: Path = DEMO, threads: int = 1, quick: bool = False) -> None:
