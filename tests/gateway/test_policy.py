@@ -37,7 +37,7 @@ def fill(path):
         "{name:str}": "x", "{alias:str}": "x", "{model:str}": "x",
         "{conversation_id:str}": "conv_" + "0" * 32, "{item_id:str}": "msg_" + "0" * 32,
         "{response_id:str}": "resp_" + "0" * 32, "{session_id:str}": "sess_" + "0" * 32,
-        "{request_id:str}": "req_" + "0" * 32,
+        "{request_id:str}": "req_" + "0" * 32, "{key:str}": "per_" + "0" * 32,
     }.items():  # fmt: skip
         path = path.replace(part, value)
     assert "{" not in path
