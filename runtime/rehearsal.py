@@ -16,6 +16,7 @@ from tenantry.runtime.testing import Fault
 from tenantry.runtime.text import TextModel
 
 _IMPORTS: Final = Path(__file__).parents[2]
+START_S: Final = 600.0  # a fresh checkout compiles its kernels first: 40 s of a core, of which it may have little
 
 
 class WorkerProcess:
@@ -44,7 +45,7 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=_IMPORTS,
             )  # fmt: skip
         assert self.process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(START_S):
             while b'"ready"' not in (line := await self.process.stdout.readline()):
                 assert line, f"ended before it was ready: {self.log}"
         if not self.client._tasks:
