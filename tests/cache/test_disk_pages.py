@@ -261,12 +261,13 @@ sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from tests.cache.test_disk_pages import Bench
 bench = Bench(Path(sys.argv[1]))
-print("ready", flush=True)
 n = 0
 while True:
     bench.fill(0, 0)
     bench.do(stores=(bench.page(n % 50),))
     n += 1
+    if n == 1:
+        print("ready", flush=True)
 """
 
 
@@ -284,9 +285,13 @@ def test_a_kill_in_the_middle_of_a_write_leaves_whole_pages_or_none(tmp_path):
         writer.wait()
         bench = Bench(tmp_path / "kv")
         found = {key for *_, key, _ in bench.disk.found()}
+        assert found, "the first page was whole before the kill"
+        written = bench.fill(1, 0)
         for n in range(50):
             page = bench.page(n, slot=2)
             assert bench.fetch(page) == ("done" if page.key in found else "missing")
+            assert page.key not in found or bytes(bench.slot(2)) == written
+            bench.slot(2)[:] = bytes(PAGE)
         assert not list(bench.disk.root.rglob("*.incoming"))
         bench.disk.close()
 
