@@ -4,9 +4,9 @@ Owns making one, asking it and ending it, for benchmarks that compare what a lif
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from tenantry.adapters.residency import Residency
 from tenantry.adapters.room import NONE, Budget
@@ -16,9 +16,11 @@ from tenantry.runtime.messages import Event, Finished, Refused, Sampling, Submit
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.model.tiers import LowerTiers
 from tenantry.runtime.namespace import Namespace
+from tenantry.runtime.plan import StepPlan
 from tenantry.runtime.scheduler.scheduler import Scheduler
 
 BASE = bytes(32)
+GREEDY: Final[Mapping[str, Any]] = {"temperature": 0.0}
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Life:
         runner.tiers = LowerTiers(config, [runner.pool], runner.model_digest) if tiers else None
         if runner.tiers is not None:
             self.cache.below(runner.tiers.books())
-        residency = Residency(Budget(1 << 20))
+        residency = Residency(Budget(config.adapter_bytes))
         self.scheduler = Scheduler(config.schedule, self.cache, residency, runner.end_tokens, runner.vocab_size)
         self._told: dict[str, tuple[float, Told]] = {}
         self._asked = 0
@@ -50,19 +52,33 @@ class Life:
         self, prompts: Sequence[Sequence[int]], new: int, tenant: bytes = b"tenant", **options: Any
     ) -> list[Told]:
         """All at once; greedy, to the last token."""
-        names = [self.submit(prompt, new, tenant, **options) for prompt in prompts]
+        return self.answers([self.submit(prompt, new, tenant, **options) for prompt in prompts])
+
+    def answers(self, names: Sequence[str]) -> list[Told]:
+        """When all of these have ended, in their order."""
         while any(not self._told[name][1].usage.prompt for name in names):
             self.step()
         return [self._told.pop(name)[1] for name in names]
 
-    def submit(self, prompt: Sequence[int], new: int, tenant: bytes = b"tenant", **options: Any) -> str:
+    def submit(
+        self,
+        prompt: Sequence[int],
+        new: int,
+        tenant: bytes = b"tenant",
+        adapter: bytes | None = None,
+        drawn: Mapping[str, Any] = GREEDY,
+        **options: Any,
+    ) -> str:
+        """adapter: its digest, or None for the base. drawn: fields of Sampling. Returns the request's name."""
         self._asked += 1
         name = f"r{self._asked}"
         scope = tenant + name.encode() if self.forgetful else tenant
-        sampling = Sampling(max_tokens=new, temperature=0.0, ignore_eos=True)
-        submit = Submit(name, tuple(prompt), sampling, Namespace(scope, BASE).key, None, tenant.hex(), **options)
+        sampling = Sampling(max_tokens=new, ignore_eos=True, **drawn)
+        namespace = Namespace(scope, adapter or BASE).key
+        submit = Submit(name, tuple(prompt), sampling, namespace, adapter, tenant.hex(), **options)
+        footprint = NONE if adapter is None else self.runner.footprint(adapter)
         now = time.monotonic()
-        refused = self.scheduler.add(submit, NONE, now)
+        refused = self.scheduler.add(submit, footprint, now)
         if refused is not None:
             raise RuntimeError(refused.message)
         self._told[name] = now, Told()
@@ -102,7 +118,9 @@ class Life:
         self.rest()
 
     def end(self) -> None:
+        """The next life finds the model alone, and what its disk has."""
         self.rest()
+        self.runner.run(StepPlan(0, (), evict=tuple(self.runner.adapters.resident)))
         if self.runner.tiers is not None:
             self.runner.tiers.close()
             self.runner.tiers = None
