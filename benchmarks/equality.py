@@ -2,8 +2,8 @@
 
 `python -m benchmarks.equality [--prompts 500]`. The base and all adapters, greedy and with seeds. Every prompt is
 answered by an engine that remembers nothing, and then from the device, from host memory, from disk, after a restart,
-where requests give way to each other (the first 60), and where another engine computes the prompt. Exit status 1 where
-one token differs, or where nothing came a way.
+where requests give way to each other (the first 60), and where another engine computes the prompt. Exit status 1 if
+one token differs, or if nothing came a way.
 """
 
 import argparse
