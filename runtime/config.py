@@ -104,6 +104,8 @@ class EngineConfig:
     machine's memory if the floors need less. threads: 0 leaves torch's choice.
     host_cache_bytes: host memory for KV that the device let go; 0 for none. disk_cache_bytes: of it on disk, in
     disk_cache_dir, disk_tenant_bytes at most of one tenant (0: no such limit); pages go there through host memory.
+    memory_pressure: share of the host memory that this process may have, from which on it gives up what it keeps
+    there, then refuses (runtime/pressure.py); 0: never.
     drain_s: how long running requests may take to end after SIGTERM.
     runner: "model"; or "scripted", which computes nothing and needs only the model's tokenizer, to load-test a
     gateway; or "scripted-faults", which also fails on command (runtime.testing). step_s: seconds of a scripted step.
@@ -132,6 +134,7 @@ class EngineConfig:
     disk_cache_bytes: int = 0
     disk_tenant_bytes: int = 0
     disk_cache_dir: Path = Path()
+    memory_pressure: float = 0.95
     threads: int = 0
     drain_s: float = 30.0
     runner: Literal["model", "scripted", "scripted-faults"] = "model"
@@ -149,6 +152,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if min(self.host_cache_bytes, self.disk_cache_bytes, self.disk_tenant_bytes) < 0:
             raise InvalidRequest("host_cache_bytes", "tiers of KV have a size, or 0 for none")
+        if not 0 <= self.memory_pressure <= 1:
+            raise InvalidRequest("memory_pressure", "is a share of the memory, or 0 for never")
         if self.disk_cache_bytes and not self.host_cache_bytes:
             raise InvalidRequest("disk_cache_bytes", "pages reach disk through host memory, which is off")
 

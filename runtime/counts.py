@@ -65,7 +65,8 @@ class StepTimes(msgspec.Struct, frozen=True):
 
 class TierCounts(msgspec.Struct, frozen=True, array_like=True):
     """One tier of KV below the device: host or disk. hits: pages that came back from it. evictions: pages it let go
-    for want of room. bad: pages whose file was not what it ought to be; failures: transfers that the disk refused."""
+    for want of room, shed: for want of host memory. bad: pages whose file was not what it ought to be; failures:
+    transfers that the disk refused."""
 
     tier: str
     pages: int
@@ -75,6 +76,7 @@ class TierCounts(msgspec.Struct, frozen=True, array_like=True):
     evictions: int
     bad: int = 0
     failures: int = 0
+    shed: int = 0
 
 
 class TenantShare(msgspec.Struct, frozen=True, array_like=True):
@@ -96,7 +98,8 @@ class Stats(msgspec.Struct, frozen=True):
     live: held by requests. cached, idle: kept in case it is wanted again. pages_total: pages that no adapter holds.
     refused_early: requests whose deadline could not have been met. yielded: sequences put back for a tenant that had
     less of the places than its share. step_seconds: spent in all steps together. tenants: the few with most
-    to do, by share_key up to its first "/".
+    to do, by share_key up to its first "/". memory_stage: how far the engine has stepped back for want of host memory
+    (runtime.pressure.Stage); refused_memory: requests that it refused for that.
     """
 
     steps: int = 0
@@ -130,6 +133,8 @@ class Stats(msgspec.Struct, frozen=True):
     tenants: tuple[TenantShare, ...] = ()
     pages_evicted: int = 0
     adapters_evicted: int = 0
+    memory_stage: int = 0
+    refused_memory: int = 0
 
 
 class Guessing(msgspec.Struct, frozen=True, array_like=True):

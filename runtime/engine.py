@@ -19,6 +19,7 @@ from tenantry.runtime.disagg.outbox import Outbox
 from tenantry.runtime.journal import Closed, Counted, Opened, Record
 from tenantry.runtime.messages import Event, Finished, HandOff, Refused, Submit, Tokens, Usage
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.pressure import RETRY_S, Stage
 from tenantry.runtime.scheduler.scheduler import NO_GUESSES, Scheduler
 from tenantry.runtime.speculative.speculator import Guess, Judged, Speculator, no_opening
 from tenantry.runtime.stops import StopWatch
@@ -67,6 +68,7 @@ class Engine:
         self._speculator = speculator
         self._step_time = scheduler.times
         self._exchange = exchange
+        self._stage = Stage.NONE
         self._told: list[Finished | Refused] = []  # ends that no step has brought about
         self._opened: list[Record] = []
         self._last: tuple[Sequence[Row], StepResult, float] | None = None  # after which the next follows at once
@@ -74,6 +76,9 @@ class Engine:
 
     def submit(self, submit: Submit, now: float) -> Refused | None:
         """Take in a request, or answer why not. An accepted one ends with Finished or Refused, out of a step."""
+        if self._stage >= Stage.REFUSE:
+            refusal = self._scheduler.short_of_memory(submit.request_id, RETRY_S)
+            return Refused(submit.request_id, refusal.code, refusal.message, None, refusal.retry_ms)
         try:
             if len(submit.receipt) > MAX_RECEIPT_BYTES:
                 return Refused(submit.request_id, "invalid_request", "the receipt is too long", "receipt")
@@ -128,6 +133,14 @@ class Engine:
             self._expect_no_more(lambda submit: submit.tenant == tenant)
         self._scheduler.drop_tenant(tenant, abort)
 
+    def step_back(self, stage: Stage) -> None:
+        """Make do with less host memory, or with as much as before. To be told at every reading: what waits is
+        refused by halves, unless it is better by now. What runs goes on."""
+        better, self._stage = stage < self._stage, stage
+        self._scheduler.cache.keep_in_host(stage < Stage.SHED_CACHE)
+        if stage >= Stage.SHED_QUEUE and not better:
+            self._scheduler.shed(RETRY_S)
+
     def step(self, now: float) -> list[Event]:
         """One forward pass and everything that follows from it. The events are in the journal when this returns.
 
@@ -168,6 +181,7 @@ class Engine:
 
     def stats(self) -> Stats:
         stats, speculator = self._scheduler.stats(), self._speculator
+        stats = msgspec.structs.replace(stats, memory_stage=int(self._stage))
         if speculator is not None:
             stats = msgspec.structs.replace(stats, proposers=speculator.totals())
         if self._exchange is not None:

@@ -113,18 +113,20 @@ class Erase(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Pages between tiers. saves: (page, host slot), before all else in the step, moves included. restores: (host
-    slot, page), after moves and before rows. The others go on off the step's path, erases before stores and after all
-    stores of earlier plans. A later StepResult tells how fetches and stores ended."""
+    """Pages between tiers. released: host slots that need no memory until they are written again, before all else.
+    saves: (page, host slot), before all else in the step, moves included. restores: (host slot, page), after moves
+    and before rows. The others go on off the step's path, erases before stores and after all stores of earlier plans.
+    A later StepResult tells how fetches and stores ended."""
 
     saves: tuple[tuple[int, int], ...] = ()
     restores: tuple[tuple[int, int], ...] = ()
     fetches: tuple[DiskPage, ...] = ()
     stores: tuple[DiskPage, ...] = ()
     erases: tuple[Erase, ...] = ()
+    released: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.saves or self.restores or self.fetches or self.stores or self.erases)
+        return bool(self.saves or self.restores or self.fetches or self.stores or self.erases or self.released)
 
 
 NO_COPIES = Copies()

@@ -64,6 +64,7 @@ from tenantry.runtime.messages import (
     WarmAdapter,
 )
 from tenantry.runtime.model.errors import ModelError
+from tenantry.runtime.pressure import Pressure, go_first, used_share
 from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.speculative.options import parse
 from tenantry.runtime.speculative.speculator import Speculator
@@ -84,9 +85,12 @@ REFUSING_S: Final = 0.5
 class Worker:
     """One engine, one socket, many clients."""
 
-    def __init__(self, engine: Engine, link: ServerLink, epoch: str, lifeline: Lifeline, drain_s: float) -> None:
+    def __init__(
+        self, engine: Engine, link: ServerLink, epoch: str, lifeline: Lifeline, drain_s: float, pressure: Pressure
+    ) -> None:
         self._engine, self._link, self._epoch = engine, link, epoch
         self._lifeline, self._drain_s = lifeline, drain_s
+        self._pressure = pressure
         self._owner: dict[str, Client] = {}  # of every open request
         self._heard: dict[Client, float] = {}
         self._step_seconds = 0.0
@@ -111,10 +115,20 @@ class Worker:
             self._obey(client, command, current)
         now = time.monotonic()
         self._expire_leases(now)
+        self._step_back(now)
         events = self._engine.step(now)
         self._step_seconds += time.monotonic() - now
         self._tell(events)
         self.snapshot = self._pong()
+
+    def _step_back(self, now: float) -> None:
+        """Every second: as far as the memory that is left asks for."""
+        pressure, before = self._pressure, self._pressure.stage
+        if not pressure.turn(now):
+            return
+        self._engine.step_back(pressure.stage)
+        if pressure.stage != before:
+            log.warning("memory_pressure", stage=pressure.stage.name.lower(), used=round(pressure.used, 3))
 
     def _patience_ms(self) -> int:
         """How long commands may be waited for: not at all while tokens are coming."""
@@ -229,6 +243,10 @@ def main(argv: Sequence[str]) -> int:
     lifeline = Lifeline()
     lifeline.hold()
     try:
+        go_first()
+    except (OSError, ValueError) as error:  # a system that has no such order, or keeps it to itself
+        log.warning("oom_order_not_set", kind=type(error).__name__)
+    try:
         config = read_config(Path(argv[1]))
         epoch = f"{time.time_ns():016x}{uuid4().hex[:8]}"
         journal = JournalWriter(config.journal_dir, epoch)
@@ -240,7 +258,8 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_UNSTARTABLE
     gc.collect()
     gc.freeze()  # what was loaded lives as long as the process: no collection walks it again
-    worker = Worker(engine, link, epoch, lifeline, config.drain_s)
+    pressure = Pressure(config.memory_pressure, used_share)
+    worker = Worker(engine, link, epoch, lifeline, config.drain_s, pressure)
     heartbeat = Heartbeat(config.socket, epoch, lambda: worker.snapshot)
     _report("ready", epoch=epoch)
     try:

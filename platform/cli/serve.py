@@ -68,6 +68,10 @@ def serve(
         int | None,
         Parameter(help="Host memory for KV that left the device; 0: none. Else TENANTRY_HOST_CACHE_BYTES, or 1 GiB."),
     ] = None,
+    memory_pressure: Annotated[
+        float | None,
+        Parameter(help="Memory in use from which on to shed; 0: never. Else TENANTRY_MEMORY_PRESSURE, or 0.95."),
+    ] = None,
     disk_cache_bytes: Annotated[
         int | None,
         Parameter(help="Disk for KV, found again after a restart; 0 for none. Else TENANTRY_DISK_CACHE_BYTES."),
@@ -152,6 +156,7 @@ def serve(
             batch_delay_ms=batch_delay_ms,
             tenant_weights=tenant_weights,
             host_cache_bytes=host_cache_bytes,
+            memory_pressure=memory_pressure,
             disk_cache_bytes=disk_cache_bytes,
             disk_tenant_bytes=disk_tenant_bytes,
             tenant_kv_min=tenant_kv_min,
@@ -185,6 +190,7 @@ def serve(
             weights=chosen.weights,
             adapter_dtype=chosen.adapter_dtype,
             host_cache_bytes=chosen.host_cache_bytes,
+            memory_pressure=chosen.memory_pressure,
             disk_cache_bytes=chosen.disk_cache_bytes,
             disk_tenant_bytes=chosen.disk_tenant_bytes,
             disk_cache_dir=chosen.kv_dir,

@@ -130,8 +130,9 @@ class Settings:
     session_retention: how long after its last turn a conversation or response is remembered. session_keep: how long
     the KV of a session is kept for its next turn, unless a request says otherwise.
     host_cache_bytes, disk_cache_bytes: KV that the engine keeps below its pages, at most disk_tenant_bytes of one
-    tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own. tenant_kv_min, tenant_kv_max: cached
-    pages of one tenant, see runtime.config.CacheConfig.
+    tenant on disk (0: no such limit), in disk_cache_dir, or data_dir's own. memory_pressure: see
+    runtime.config.EngineConfig. tenant_kv_min, tenant_kv_max: cached pages of one tenant, see
+    runtime.config.CacheConfig.
     console_dir: the built console; None takes the checkout's. cookie_secure: on where browsers come over https.
     roles: one engine process for each word; engines: so many of "both" instead.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts; see `fleet`.
@@ -163,6 +164,7 @@ class Settings:
     start_deadline: float = _setting(120.0, _number(0.1, 86_400))
     tenant_weights: str = _setting("", _weights)
     host_cache_bytes: int = _setting(1 << 30, _integer(0, 1 << 50))
+    memory_pressure: float = _setting(0.95, _number(0, 1))
     disk_cache_bytes: int = _setting(0, _integer(0, 1 << 60))
     disk_tenant_bytes: int = _setting(0, _integer(0, 1 << 60))
     disk_cache_dir: Path | None = _setting(None, _path)

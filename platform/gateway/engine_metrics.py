@@ -25,6 +25,7 @@ _GAUGES = {
     "adapter_idle_bytes": "Bytes of adapters kept in case they are wanted again.",
     "free_bytes": "Bytes that nothing uses.",
     "tenants_waiting": "Tenants that have requests waiting.",
+    "memory_stage": "For want of host memory, engines keep no KV there (1), refuse who waits (2), and who comes (3).",
 }
 _COUNTERS = {
     "steps": "Forward passes.",
@@ -39,6 +40,7 @@ _COUNTERS = {
     "pages_evicted": "KV pages let go for want of room.",
     "adapters_evicted": "Adapters let go, for want of room or because they were retired.",
     "refused_early": "Requests whose deadline the queue could not have met.",
+    "refused_memory": "Requests refused for want of host memory.",
 }
 _TIER_GAUGES = {
     "pages": "KV pages that the tier holds.",
@@ -50,6 +52,7 @@ _TIER_COUNTERS = {
     "evictions": "KV pages it let go for want of room.",
     "bad": "KV pages whose file was not what it ought to be.",
     "failures": "Transfers that the disk refused.",
+    "shed": "KV pages it let go for want of host memory.",
 }
 
 

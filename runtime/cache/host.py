@@ -4,7 +4,8 @@ Owns the bytes and the copies between slots and pages. Which slot holds what is 
 stream of the steps, so they come after what was asked of the device before and before what is asked after.
 """
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,16 +18,23 @@ _FEW = 4  # pages up to which a copy each is cheaper than gathering them (5 us a
 
 class HostPages:
     """pools: whose pages of one id belong together. nbytes: how much memory may be used. On a CPU it is the operating
-    system's until a slot is first written; beside another device it is pinned."""
+    system's until a slot is first written, and again once it is released; beside another device it is pinned, for
+    good."""
 
     def __init__(self, pools: Sequence[KvPool], nbytes: int) -> None:
         tensors = [tensor for pool in pools for tensor in pool.tensors()]
         sizes = [-(-t[0].numel() * t.itemsize // _ALIGN) * _ALIGN for t in tensors]
         self.page_bytes = sum(sizes)
         self.slots = nbytes // self.page_bytes
-        self._on_device = tensors[0].is_cuda
+        self._on_device = self.pinned = tensors[0].is_cuda
+        self._mapping: mmap.mmap | None = None
         shape = self.slots, self.page_bytes
-        self.memory = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_device)  # untouched until used
+        if self.pinned or not self.slots:
+            self.memory = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.pinned)
+        else:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            self._mapping = mmap.mmap(-1, self.slots * self.page_bytes, flags)
+            self.memory = torch.frombuffer(self._mapping, dtype=torch.uint8).view(shape)
         self._pairs: list[tuple[Tensor, Tensor]] = []
         at = 0
         for tensor, size in zip(tensors, sizes, strict=True):
@@ -60,6 +68,17 @@ class HostPages:
             else:
                 tensor[pages] = part[slots]
 
+    def release(self, slots: Sequence[int]) -> None:
+        """Give the memory of these back to the system, as far as it is whole pages of the system's; they hold
+        nothing afterwards. Pinned memory stays."""
+        if self._mapping is None:
+            return
+        for first, end in _runs(sorted(slots)):
+            start = -(-first * self.page_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = end * self.page_bytes // mmap.PAGESIZE * mmap.PAGESIZE - start
+            if length > 0:
+                self._mapping.madvise(mmap.MADV_DONTNEED, start, length)
+
     def wait(self) -> None:
         """Until slots hold what was saved to them so far: for who reads them from another thread."""
         if self._saved is not None:
@@ -68,3 +87,12 @@ class HostPages:
     def bytes_of(self, slot: int) -> memoryview:
         """A slot, to be read from or written into while nothing else does."""
         return self.memory[slot].numpy().data
+
+
+def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Slots in order as runs: first, and the one after the last."""
+    begin = 0
+    for end in range(1, len(slots) + 1):
+        if end == len(slots) or slots[end] != slots[end - 1] + 1:
+            yield slots[begin], slots[end - 1] + 1
+            begin = end

@@ -73,6 +73,9 @@ class Slots:
     def __init__(self, slots: int, forgotten: Callable[[Kept, int], None]) -> None:
         self.slots = slots
         self.evictions = 0
+        self.shed = 0
+        self.released: list[int] = []  # slots that nothing is to come into for a while
+        self.open = True
         self.refetch = 0.25
         self.now = 0.0
         self._forgotten = forgotten
@@ -95,16 +98,28 @@ class Slots:
             self._look_after(kept)
             self._queue(kept)
 
+    def close(self) -> None:
+        """Nothing comes in any more, and every page goes as soon as nobody needs its slot."""
+        if not self.open:
+            return
+        self.open = False
+        self.released = list(self._free)
+        while (victim := self._victim()) is not None:
+            self._shed(victim)
+
+    def reopen(self) -> None:
+        self.open = True
+
     def give(self, kept: Kept) -> bool:
-        """A slot for it, and it counts as used. False: everything is pinned."""
+        """A slot for it, and it counts as used. False: everything is pinned, or closed."""
+        if not self.open:
+            return False
         if not self._free:
             victim = self._victim()
             if victim is None:
                 return False
             self.evictions += 1
-            slot = victim.slot
-            self.vacate(victim)
-            self._forgotten(victim, slot)
+            self._evict(victim)
         kept.slot = self._free.pop()
         self.touch(kept)
         return True
@@ -113,7 +128,18 @@ class Slots:
         assert kept.slot >= 0, "no slot to give back"
         assert not kept.pins, "a slot given back while somebody needs it"
         self._free.append(kept.slot)
+        if not self.open:
+            self.released.append(kept.slot)
         kept.slot = -1
+
+    def _evict(self, kept: Kept) -> None:
+        slot = kept.slot
+        self.vacate(kept)
+        self._forgotten(kept, slot)
+
+    def _shed(self, kept: Kept) -> None:
+        self.shed += 1
+        self._evict(kept)
 
     def touch(self, kept: Kept) -> None:
         """Used now. Of a path, the last page first: so that it goes first."""
@@ -143,10 +169,13 @@ class Slots:
         kept.pins -= 1
         if kept.pins:
             return
-        if not kept.dead:
+        if kept.dead:
+            if kept.slot >= 0:
+                self.vacate(kept)
+        elif self.open:
             self._queue(kept)
         elif kept.slot >= 0:
-            self.vacate(kept)
+            self._shed(kept)
 
     def _kind(self, kept: Kept) -> int:
         return HELD if kept.until > self.now else ON_DISK if kept.disk else ONLY_HERE
@@ -190,6 +219,7 @@ class Slots:
         queued = {id(e[2]) for heap in self._heaps for e in heap if _current(e)}
         for k in kept:
             assert k.slot < 0 or k.pins or id(k) in queued, "a page that host memory never gives up"
+            assert self.open or k.slot < 0 or k.pins, "a page in memory that was given up"
 
 
 def _current(entry: _Entry) -> bool:

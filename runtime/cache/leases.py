@@ -268,6 +268,13 @@ class KvCache:
 
     # Lower tiers
 
+    def keep_in_host(self, wanted: bool) -> None:
+        """Whether host memory keeps what the device lets go of; not while that memory is wanted elsewhere."""
+        if self.tiers is not None and wanted:
+            self.tiers.reopen_host()
+        elif self.tiers is not None:
+            self.tiers.close_host()
+
     def bring(self, namespace: bytes, tokens: Sequence[int], weights: bytes | None, now: float) -> Fetching:
         """Fetch what disk has of a text's beginning and the device has not. Close it when nobody waits any more."""
         if self.tiers is None or not self.tiers.knows(namespace, weights):

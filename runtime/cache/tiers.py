@@ -49,6 +49,7 @@ class Tiers:
         self.bad = 0
         self.failures = 0
         self.unplaced = 0
+        self.pinned = False  # host memory cannot be given back, so that giving pages up would be for nothing
         self._slots = Slots(slots, self._forgotten)
         self._disk = Shelves(disk_pages, tenant_pages)
         self._places: dict[bytes, Place] = {}
@@ -179,12 +180,23 @@ class Tiers:
         self.let_go(fetching.kept)
         fetching.kept = ()
 
+    # Less memory
+
+    def close_host(self) -> None:
+        """Host memory is wanted elsewhere: it keeps nothing from now on. What disk has too is found there."""
+        if not self.pinned:
+            self._slots.close()
+
+    def reopen_host(self) -> None:
+        self._slots.reopen()
+
     # Steps
 
     @property
     def pending(self) -> bool:
         """Whether a plan is due: copies to be made, or to ask after."""
-        return bool(self._ops or self._saves or self._restores or self._fetches or self._erases or self._may_write)
+        due = self._saves or self._restores or self._fetches or self._erases or self._slots.released
+        return bool(self._ops or due or self._may_write)
 
     @property
     def _may_write(self) -> bool:
@@ -194,7 +206,7 @@ class Tiers:
         """What the next plan carries; handed out once."""
         self._slots.advance(now)
         stores = self._stores()
-        if not (self._saves or self._restores or self._fetches or self._erases or stores):
+        if not (self._saves or self._restores or self._fetches or self._erases or stores or self._slots.released):
             return NO_COPIES
         copies = Copies(
             tuple((page, slot) for slot, page in self._saves.items()),
@@ -202,10 +214,12 @@ class Tiers:
             tuple(self._fetches),
             stores,
             tuple(self._erases),
+            tuple(set(self._slots.released)),
         )
         self._in_flight += self._restores.values()
         self._saves, self._restores = {}, {}
         self._fetches, self._erases = [], []
+        self._slots.released = []
         return copies
 
     def end_step(self) -> None:
@@ -284,7 +298,7 @@ class Tiers:
         host, disk, size = self._slots, self._disk, self.page_bytes
         faults = self.bad, self.failures
         return (
-            TierCounts("host", host.used, host.slots, host.used * size, self.hits[0], host.evictions),
+            TierCounts("host", host.used, host.slots, host.used * size, self.hits[0], host.evictions, shed=host.shed),
             TierCounts("disk", disk.count, disk.most, disk.count * size, self.hits[1], disk.evictions, *faults),
         )
 

@@ -35,8 +35,11 @@ class LowerTiers:
         """Who decides: with what disk holds of an earlier life."""
         page = self.host.page_bytes
         if self.disk is None:
-            return Tiers(self.host.slots, page_bytes=page)
+            tiers = Tiers(self.host.slots, page_bytes=page)
+            tiers.pinned = self.host.pinned
+            return tiers
         tiers = Tiers(self.host.slots, self._disk_pages, self._tenant_pages, page)
+        tiers.pinned = self.host.pinned
         try:
             tiers.adopt(self.disk.found())
         except OSError as error:
@@ -45,6 +48,8 @@ class LowerTiers:
 
     def save(self, copies: Copies) -> None:
         """Before anything else in a step: pages are still where the plan's saves say."""
+        if copies.released:
+            self.host.release(copies.released)
         if copies.saves:
             self.host.save(copies.saves)
 

@@ -180,6 +180,18 @@ class Scheduler:
             self._finish(request, "abort")
         self._farewells.tenant(tenant, self._requests.values())
 
+    def shed(self, retry_s: float) -> None:
+        """Refuse half of what waits, of whoever has most first, the newest first: for want of host memory."""
+        for _ in range((len(self._waiting) + 1) // 2):
+            request = self._waiting.crowding()
+            assert request is not None, "fewer wait than are counted"
+            self._refuse(request, self.short_of_memory(request.id, retry_s))
+
+    def short_of_memory(self, request_id: str, retry_s: float) -> QueueFull:
+        """Why a request cannot be taken, which is counted."""
+        self._totals.refused_memory += 1
+        return QueueFull(None, "the engine is short of memory", self._forecast.retry(retry_s, request_id))
+
     # One step
 
     def plan(

@@ -25,6 +25,7 @@ class Totals:
     drafted: int = 0
     accepted: int = 0
     refused_early: int = 0
+    refused_memory: int = 0
 
     def stats(
         self,
@@ -61,6 +62,7 @@ class Totals:
             adapters=claims.states(),
             tenants_waiting=len(waiting.tenants),
             refused_early=self.refused_early,
+            refused_memory=self.refused_memory,
             yielded=sequences.yielded,
             tenants=ledger.told(),
             pages_evicted=cache.tree.evicted,

@@ -147,6 +147,11 @@ class WaitingQueue:
                 late.append(request)
         return late
 
+    def crowding(self) -> Request | None:
+        """The newest request of the tenant with most of them."""
+        lane = max(self._lanes.values(), key=lambda lane: len(lane.requests), default=None)
+        return None if lane is None else next(reversed(lane.requests.values()))
+
     def of_adapter(self, digest: bytes) -> list[Request]:
         return [r for lane in self._lanes.values() for r in lane.requests.values() if r.submit.adapter == digest]
 

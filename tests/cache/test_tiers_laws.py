@@ -21,7 +21,7 @@ SEEDS_PER_BLOCK = 10
 STEPS = 150
 MUST_HAPPEN = (
     "host hit", "disk hit", "host eviction", "disk eviction", "erased", "bad", "missing", "failed", "refused",
-    "restart", "unplaced", "drop",
+    "restart", "unplaced", "drop", "shed", "grown", "shed page", "released",
 )  # fmt: skip
 
 

@@ -89,6 +89,15 @@ def test_tiers_below_the_device_come_from_options_then_the_environment(monkeypat
         started(monkeypatch, tmp_path)
 
 
+def test_when_memory_is_short_comes_from_the_option_then_the_environment(monkeypatch, tmp_path):
+    assert started(monkeypatch, tmp_path).memory_pressure == 0.95
+    monkeypatch.setenv("TENANTRY_MEMORY_PRESSURE", "0.8")
+    assert started(monkeypatch, tmp_path).memory_pressure == 0.8
+    assert started(monkeypatch, tmp_path, memory_pressure=0.0).memory_pressure == 0.0
+    with pytest.raises(ConfigurationError, match="TENANTRY_MEMORY_PRESSURE"):
+        settings.load({"TENANTRY_MEMORY_PRESSURE": "1.5"})
+
+
 def test_floors_and_ceilings_of_tenants_reach_the_engine(monkeypatch, tmp_path):
     cache = started(monkeypatch, tmp_path).cache
     assert (cache.tenant_min, cache.tenant_max) == (0, 0)

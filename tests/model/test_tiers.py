@@ -2,6 +2,7 @@
 preemption and after a restart, and nobody else's ever. Scheduler, cache, files and model together, in fp32."""
 
 import dataclasses
+import mmap
 import time
 
 import pytest
@@ -162,6 +163,30 @@ def test_who_gives_way_is_parked_and_goes_on_with_the_same_tokens(life, prompts)
     assert [tokens for tokens, _ in told] == expected
     assert crowded.scheduler.stats().preemptions > 0, "nobody gave way"
     assert crowded.tiers.hits[0] > 0, "nothing was parked"
+
+
+def test_host_memory_that_is_wanted_elsewhere_is_given_back_and_the_tokens_stay(life, prompts, expected):
+    """What is given back reads as zeros, since the system has it."""
+    one = life()
+    for prompt in prompts + prompts:
+        one.ask(prompt)
+    one.forget()
+    memory, system = one.runner.tiers.host.memory.view(-1), mmap.PAGESIZE
+    assert memory.count_nonzero() > 0
+    one.scheduler.cache.keep_in_host(False)
+    one.rest()
+    assert one.tiers.counts()[0].pages == 0
+    assert memory[: len(memory) // system * system].count_nonzero() == 0
+    one.forget()
+    assert [one.ask(prompt)[0][0] for prompt in prompts] == expected
+    one.forget()
+    assert memory[: len(memory) // system * system].count_nonzero() == 0, "kept again too early"
+    one.scheduler.cache.keep_in_host(True)
+    told = [one.ask(prompt)[0] for prompt in prompts]
+    assert [tokens for tokens, _ in told] == expected
+    assert sum(usage.cached_disk for _, usage in told) > 0, "disk has what it had"
+    one.forget()
+    assert one.tiers.counts()[0].pages > 0
 
 
 @pytest.mark.parametrize("probes", [30, pytest.param(500, marks=pytest.mark.soak)])

@@ -84,6 +84,9 @@ class LowerMemory(DeviceMemory):
 
     def move(self, plan: StepPlan) -> None:
         size = self.world.page_size
+        for slot in plan.copies.released:
+            self.change(slot, None)
+            self.seen["released"] += 1
         for page, slot in plan.copies.saves:
             self.change(slot, tuple(self.cells[page][:size]))
             self.seen["saved"] += 1
@@ -202,6 +205,9 @@ class TieredSimulator(Simulator):
         assert not self.scheduler.has_work, "11: copies that never end"
         pins = [kept for kept in self.tiers._kept.values() if kept.pins]
         assert not pins, "9: slots pinned for nobody"
+        if not self.tiers._slots.open:
+            held = [slot for slot, content in enumerate(self.lower.slots) if content is not None]
+            assert not held, "10: memory that was given up, and is still held"
         assert not self.lower.reads, "9: transfers lost"
         assert not self.lower.writes, "9: transfers lost"
 
@@ -212,7 +218,16 @@ class TieredSwarm(Swarm):
     def __init__(self, seed: int, world: World | None = None, below: Below | None = None) -> None:
         super().__init__(seed, world)
         self.below = below or Below.swarm(seed)
+        self.pressing = seed % 3 == 0
         self.sim: TieredSimulator = TieredSimulator(self.world, self.below)
+
+    def once(self) -> None:
+        """Now and then host memory is wanted elsewhere, and after a while no more."""
+        if self.pressing and self.rng.random() < 0.05:
+            tiers = self.sim.tiers
+            self.sim.scheduler.cache.keep_in_host(not tiers._slots.open)
+            self.sim.seen["grown" if tiers._slots.open else "shed"] += 1
+        super().once()
 
     def restart(self) -> None:
         old, self.sim = self.sim, TieredSimulator(self.world, self.below, self.sim.disk)
@@ -246,6 +261,7 @@ def run(seed: int, steps: int, world: World | None = None, below: Below | None =
 def _count(sim: TieredSimulator, hits: Counter[str]) -> None:
     host, disk = sim.tiers.counts()
     hits.update({"host hit": host.hits, "disk hit": disk.hits, "host eviction": host.evictions})
+    hits["shed page"] += host.shed
     hits.update({"disk eviction": disk.evictions, "steps": sim.steps, "unplaced": sim.tiers.unplaced})
 
 

@@ -30,6 +30,30 @@ def a_slot_given_away_under_a_transfer(patch):
 
 
 @defect
+def memory_given_up_under_a_transfer(patch):
+    """Host memory goes whole, whoever still reads from it or writes into it."""
+    original = Slots.close
+
+    def close(self):
+        original(self)
+        self.released = list(range(self.slots))
+
+    patch.setattr(Slots, "close", close)
+
+
+@defect
+def memory_that_is_never_given_back(patch):
+    """The books are empty and the slots are not."""
+    original = Tiers.take
+
+    def take(self, now):
+        copies = original(self, now)
+        return Copies(copies.saves, copies.restores, copies.fetches, copies.stores, copies.erases)
+
+    patch.setattr(Tiers, "take", take)
+
+
+@defect
 def pages_saved_from_where_they_will_be(patch):
     """A page that is to move is copied from its new place, before it is there."""
     patch.setattr(Arena, "where", lambda self, page: page)
