@@ -7,7 +7,6 @@ for PATIENCE_S (the engine aborts the requests of a silent gateway well before t
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from logging import ERROR, WARNING
 from time import monotonic
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from tenantry.platform.core.database import Connection, Database
-from tenantry.platform.core.errors import DatabaseUnavailable
+from tenantry.platform.core.rounds import go_round
 from tenantry.platform.core.telemetry import Telemetry
 from tenantry.platform.metering.epochs import DEAD_S
 from tenantry.platform.metering.journal import Entry, Journal
@@ -73,13 +72,7 @@ class Reaper:
 
     async def run(self) -> None:
         """Forever; an outage only delays it."""
-        while True:
-            try:
-                await self.reap()
-            except Exception as error:  # an outage, or a bug: the next pass starts from the rows again
-                known = isinstance(error, DatabaseUnavailable)
-                log.log(WARNING if known else ERROR, "reaping will be retried", exc_info=not known)
-            await asyncio.sleep(EVERY_S)
+        await go_round(self.reap, EVERY_S, log, "reaping will be retried")
 
     async def reap(self) -> set[UUID]:
         """One pass. Returns the requests it settled."""

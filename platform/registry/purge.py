@@ -7,7 +7,6 @@ uploaded again are written again. It must not know engines: those read a blob wh
 import asyncio
 import time
 from collections.abc import Callable
-from logging import ERROR, WARNING
 from typing import Final
 
 import structlog
@@ -15,7 +14,7 @@ import structlog
 from tenantry.adapters.errors import BlobMissing
 from tenantry.adapters.store import LocalStore
 from tenantry.platform.core.database import Database
-from tenantry.platform.core.errors import DatabaseUnavailable
+from tenantry.platform.core.rounds import go_round
 
 EVERY_S: Final = 60.0
 GRACE_S: Final = 1800.0  # an upload has written its blob so long, at most, before its version is ready
@@ -32,13 +31,7 @@ class Purger:
 
     async def run(self) -> None:
         """Forever; an outage only delays it."""
-        while True:
-            try:
-                await self.purge()
-            except Exception as error:  # an outage, or a bug: the bytes are still there next time
-                known = isinstance(error, DatabaseUnavailable)
-                log.log(WARNING if known else ERROR, "purging will be retried", exc_info=not known)
-            await asyncio.sleep(EVERY_S)
+        await go_round(self.purge, EVERY_S, log, "purging will be retried")
 
     async def purge(self) -> list[bytes]:
         """Digests whose bytes are gone now: retired, in no open request, and not written lately."""

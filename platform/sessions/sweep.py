@@ -4,15 +4,13 @@ retries; what they cost stays in the books.
 Owns the loop. An expired session is not there for anybody from that moment on, whether it was swept or not.
 """
 
-import asyncio
-from logging import ERROR, WARNING
 from typing import Final
 from uuid import UUID
 
 import structlog
 
 from tenantry.platform.core.database import Database
-from tenantry.platform.core.errors import DatabaseUnavailable
+from tenantry.platform.core.rounds import go_round
 from tenantry.platform.gateway import idempotency
 from tenantry.platform.sessions.kv import SessionKv
 from tenantry.platform.sessions.repository import delete_expired
@@ -31,13 +29,7 @@ class Sweeper:
 
     async def run(self) -> None:
         """Forever; an outage only delays it."""
-        while True:
-            try:
-                await self.sweep()
-            except Exception as error:  # an outage, or a bug: the rows are still there next time
-                known = isinstance(error, DatabaseUnavailable)
-                log.log(WARNING if known else ERROR, "sweeping will be retried", exc_info=not known)
-            await asyncio.sleep(EVERY_S)
+        await go_round(self.sweep, EVERY_S, log, "sweeping will be retried")
 
     async def sweep(self) -> list[tuple[UUID, UUID]]:
         """(tenant, session) of everything that was expired by now."""

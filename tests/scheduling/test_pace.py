@@ -109,12 +109,20 @@ def test_a_tenant_that_is_owed_a_place_begins_without_whoever_has_most():
 
 
 def test_guests_delay_nobody_whose_target_is_kept():
-    crowd = paced(20)
+    crowd = paced(20, max_running=7)
     decode(crowd)
     crowd.submit("guest", 40, 100)
     for _ in range(3):
         crowd.step()
         assert sum(len(row.tokens) == 1 for row in crowd.steps[-1]) >= 4
+
+
+def test_where_nobody_has_most_of_the_places_a_request_begins_beside_everybody():
+    crowd = paced(0, max_running=8)
+    decode(crowd)
+    crowd.submit("guest", 40, 100)
+    crowd.step()
+    assert sorted(len(row.tokens) for row in crowd.steps[-1]) == [1, 1, 1, 1, 40]
 
 
 def test_an_endless_stream_of_guests_holds_nobody_up():
