@@ -72,8 +72,6 @@ class Composer:
             self._make_place()
         batch = Batch(self._config.token_budget, self._cache.page_size)
         decoding, behind = self._grown()
-        if self._waiting and starts:
-            self._flights.begin(behind)
         if self._config.policy == "prefill-first":
             self._fill(batch, behind, starts)
             if not batch.rows:

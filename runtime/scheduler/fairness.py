@@ -11,7 +11,7 @@ with the guesses that may fall for it.
 """
 
 from dataclasses import dataclass
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from typing import TYPE_CHECKING
 
 from tenantry.runtime.config import COMPUTE_TOKENS_S, LOAD_BYTES_S
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from tenantry.runtime.scheduler.request import Request
 
 MOST_TOLD = 16
-MOST_REMEMBERED = 256
-
-
-KNOWN = 256  # flows, beyond which the idle may be forgotten
+KNOWN = 256  # flows, beyond which idle ones are forgotten
 COMPANY_S = 60.0  # for which a tenant that sends nothing is taken to come back
 
 
@@ -46,7 +43,7 @@ class Flow:
     """A tenant, or one of its keys. counter: virtual tokens over weight. turn: when it last had its turn. waiting,
     running: its requests that have not started, and its sequences that hold pages. prompt, decode: tokens that its
     waiting requests will compute and may draw. live: its requests, whatever they do. inside: of a tenant, its keys.
-    work: of a tenant, virtual tokens charged to it so far.
+    work: of a tenant, virtual tokens charged to it since it is known.
     """
 
     __slots__ = (
@@ -69,11 +66,10 @@ class Flow:
 
 class Shares:
     """Flows that share one thing. level: where the last turn ended, below which nobody returns from idleness by more
-    than credit. past: the work of tenants whose flow is forgotten, of those forgotten last."""
+    than credit."""
 
     def __init__(self, credit: float = 0.0) -> None:
         self.flows: dict[str, Flow] = {}
-        self.past: dict[str, float] = {}
         self.credit = credit
         self.level = 0.0
         self._turns = 0
@@ -83,23 +79,17 @@ class Shares:
         flow = self.flows.get(name)
         if flow is None:
             flow = self.flows[name] = Flow(name, Shares(self.credit) if parent else None)
-            flow.work = self.past.pop(name, 0.0)
         flow.live += 1
         return flow
 
     def closed(self, flow: Flow) -> None:
-        """One less. Where many are known, those without any are forgotten that would gain nothing by it."""
+        """One less. Of too many, half are forgotten, as far as they have none and would gain nothing by it: those
+        that were served least, since people ask after the others (told)."""
         flow.live -= 1
         if not flow.live and len(self.flows) > KNOWN:
-            for idle in [f for f in self.flows.values() if not f.live and f.counter <= self.level]:
-                self._forget(idle)
-
-    def _forget(self, flow: Flow) -> None:
-        del self.flows[flow.name]
-        if flow.inside is not None:
-            self.past[flow.name] = flow.work
-            if len(self.past) > MOST_REMEMBERED:
-                del self.past[next(iter(self.past))]
+            idle = [f for f in self.flows.values() if not f.live and f.counter <= self.level]
+            for least in nsmallest(len(self.flows) - KNOWN // 2, idle, key=lambda f: f.work):
+                del self.flows[least.name]
 
     def join(self, flow: Flow) -> None:
         """Its first request waits: what it did not use while it had none is nobody's debt, but for its credit, which
@@ -172,9 +162,6 @@ class Ledger:
                 flow.name, flow.weight, flow.waiting, flow.running, flow.work, flow.counter - tenants.level
             ))
             for flow in tenants.flows.values()
-        ]  # fmt: skip
-        known += [
-            (False, work, TenantShare(name, 1.0, 0, 0, work, 0.0)) for name, work in tenants.past.items()
         ]  # fmt: skip
         return tuple(share for _, _, share in nlargest(most, known, key=lambda one: one[:2]))
 

@@ -7,7 +7,7 @@ nobody's waiting tells one what another computes. It must not know queues, budge
 from collections import defaultdict
 
 from tenantry.runtime.cache.leases import KvCache
-from tenantry.runtime.scheduler.request import Request, Sequence
+from tenantry.runtime.scheduler.request import Phase, Request, Sequence
 
 WORTH_PAGES = 4  # that waiting saves: for less, a step of delay costs more
 
@@ -22,11 +22,11 @@ class Flights:
         self._leaders: dict[bytes, list[Sequence]] = {}
         self._known: dict[int, int] = {}
 
-    def begin(self, behind: list[Sequence]) -> None:
-        """A plan is being made, in which these go on."""
+    def begin(self, running: list[Sequence]) -> None:
+        """A plan is being made, in which these go on as far as they do not give way."""
         self._known = {}
         self._leaders = defaultdict(list)
-        for sequence in behind:
+        for sequence in running:
             self.leads(sequence)
 
     def leads(self, sequence: Sequence) -> None:
@@ -40,11 +40,8 @@ class Flights:
         Both by turns would be ready when all is computed: what the leader has left, and all of this prompt. Waiting
         saves what they share; where the leader has more left than this prompt would take twice, it is not waited for.
         """
-        leaders = self._leaders.get(request.submit.namespace)
-        if not leaders:
-            return False
         prompt = request.submit.prompt
-        for leader in leaders:
+        for leader in self._under_way(request.submit.namespace):
             shared = self._shared(prompt, leader)
             known = min(shared, self._found(leader)) if shared else 0
             saved, own = shared - known, len(prompt) - known
@@ -52,6 +49,10 @@ class Flights:
             if saved >= WORTH_PAGES * self._size and left <= own + saved:
                 return True
         return False
+
+    def _under_way(self, namespace: bytes) -> list[Sequence]:
+        """Leaders that have not given way since."""
+        return [leader for leader in self._leaders.get(namespace, ()) if leader.phase is Phase.RUNNING]
 
     def _shared(self, prompt: tuple[int, ...], leader: Sequence) -> int:
         """Tokens in whole pages at the beginning of both, but for this one's last, which is always computed."""

@@ -37,7 +37,7 @@ def tenants_wait_for_each_other(patch):
 
 @defect
 def a_leader_is_never_forgotten(patch):
-    """Its followers wait for one that has gone."""
+    """Its followers wait for one that has gone, or given way."""
     original, leads = Flights.begin, Flights.leads
     all_ever: list = []
 
@@ -52,6 +52,7 @@ def a_leader_is_never_forgotten(patch):
 
     patch.setattr(Flights, "begin", begin)
     patch.setattr(Flights, "leads", remembered)
+    patch.setattr(Flights, "_under_way", lambda self, namespace: self._leaders.get(namespace, ()))
     patch.setattr(Flights, "_found", lambda self, leader: 0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenantry.runtime.scheduler.fairness import MOST_REMEMBERED, MOST_TOLD, Prices, Shares
+from tenantry.runtime.scheduler.fairness import KNOWN, MOST_TOLD, Prices, Shares
 from tests.scheduling.crowd import TOKENS, Crowd
 
 REQUEST = st.tuples(st.integers(1, 60), st.integers(1, 30))  # prompt and completion
@@ -310,11 +310,14 @@ def test_people_are_told_who_waits_and_who_was_served_also_when_it_is_long_gone(
     assert flood.work == pytest.approx(crowd.served["flood"])
 
 
-def test_few_are_told_and_few_are_remembered():
+def test_few_are_told_and_few_are_remembered_and_whoever_was_served_most_is_among_them():
     crowd = Crowd(pages=128)
-    for i in range(MOST_REMEMBERED + 20):
+    crowd.submit("much", 40, 10)
+    crowd.drain()
+    for i in range(3 * KNOWN):
         crowd.submit(f"t{i}", 4, 1)
         crowd.step()
     told = crowd.core.stats().tenants
     assert len(told) == MOST_TOLD
-    assert len(crowd.core._ledger.tenants.past) <= MOST_REMEMBERED
+    assert [one.work for one in told if one.tenant == "much"] == [crowd.served["much"]]
+    assert len(crowd.core._ledger.tenants.flows) <= KNOWN + 1
