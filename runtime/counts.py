@@ -48,12 +48,15 @@ class ProposerCounts(msgspec.Struct, frozen=True, array_like=True):
 
 class StepTimes(msgspec.Struct, frozen=True):
     """What a step takes, as it is fitted while serving. measured: steps that it was fitted to. error: of what was
-    expected of a step before it was measured, relative to what it took, lately and on average. Then the seconds of a
-    step by itself, and for each row that draws, its first guess and each guess judged, prompt token, 1,000 positions
-    in the rows' pages, and 1,000 positions looked at by prompt tokens, one after the other."""
+    expected of a step before it was measured, relative to what it took, lately and on average. expected, took: the
+    seconds that were expected of those steps and that they took, on average. Then the seconds of a step by itself,
+    and for each row that draws, its first guess and each guess judged, prompt token, 1,000 positions in the rows'
+    pages, and 1,000 positions looked at by prompt tokens, one after the other."""
 
     measured: int = 0
     error: float = 0.0
+    expected: float = 0.0
+    took: float = 0.0
     step: float = 0.0
     row: float = 0.0
     first_guess: float = 0.0
@@ -99,7 +102,9 @@ class Stats(msgspec.Struct, frozen=True):
     refused_early: requests whose deadline could not have been met. yielded: sequences put back for a tenant that had
     less of the places than its share. step_seconds: spent in all steps together. tenants: the few with most
     to do, by share_key up to its first "/". memory_stage: how far the engine has stepped back for want of host memory
-    (runtime.pressure.Stage); refused_memory: requests that it refused for that.
+    (runtime.pressure.Stage); refused_memory: requests that it refused for that; memory_used: share of it that
+    was used at the last reading, memory_limit: from which on it steps back, 0: never. cached_host, cached_disk: of
+    cached_tokens, those whose KV came back from host memory, and from disk.
     """
 
     steps: int = 0
@@ -135,6 +140,10 @@ class Stats(msgspec.Struct, frozen=True):
     adapters_evicted: int = 0
     memory_stage: int = 0
     refused_memory: int = 0
+    memory_used: float = 0.0
+    memory_limit: float = 0.0
+    cached_host: int = 0
+    cached_disk: int = 0
 
 
 class Guessing(msgspec.Struct, frozen=True, array_like=True):

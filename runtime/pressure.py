@@ -43,7 +43,7 @@ class Pressure:
     def __init__(
         self, limit: float, share: Callable[[], float], every_s: float = EVERY_S, rest_s: float = REST_S
     ) -> None:
-        self._limit, self._share = limit, share
+        self.limit, self._share = limit, share
         self._every_s, self._rest_s = every_s, rest_s
         self._next = self._pressed = float("-inf")
         self.stage = Stage.NONE
@@ -51,13 +51,13 @@ class Pressure:
 
     def turn(self, now: float) -> bool:
         """To be asked every step: whether there was a reading, after which `stage` and `used` are new."""
-        if not self._limit or now < self._next:
+        if not self.limit or now < self._next:
             return False
         self._next = now + self._every_s
         self.used = self._share()
-        if self.used >= self._limit - EASE:
+        if self.used >= self.limit - EASE:
             self._pressed = now
-        if self.used >= self._limit:
+        if self.used >= self.limit:
             self.stage = Stage(min(self.stage + 1, Stage.REFUSE))
         elif self.stage > Stage.SHED_CACHE:
             self.stage = Stage(self.stage - 1)

@@ -209,7 +209,10 @@ class Worker:
             log.warning("client_given_up", why=why, requests=len(requests))
 
     def _pong(self) -> Pong:
-        stats = msgspec.structs.replace(self._engine.stats(), step_seconds=self._step_seconds)
+        stats, memory = self._engine.stats(), self._pressure
+        stats = msgspec.structs.replace(
+            stats, step_seconds=self._step_seconds, memory_used=memory.used, memory_limit=memory.limit
+        )
         return Pong(self._epoch, stats.steps, not self._lifeline.draining, stats)
 
     def _drained(self) -> bool:

@@ -4,6 +4,7 @@ Owns joining what other rooms know (rollups, aliases, the engine's residency, th
 statement names the tenant, or runs as the operator for the operator's pages.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -12,6 +13,7 @@ from uuid import UUID
 from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import NotFound
 from tenantry.platform.core.recent import Pace, Recent
+from tenantry.platform.fleet.report import EngineReport
 from tenantry.platform.metering.headroom import Headroom, headroom
 from tenantry.platform.metering.reconcile import Reconciliation
 from tenantry.platform.metering.usage import Sums
@@ -66,12 +68,13 @@ FROM tenant t WHERE t.id = $1
 
 
 class Engine(Protocol):
-    """stats: as of its last answer, None while it is away."""
+    """stats: of all engines, as of their last answers, None while all are away. reports: each engine's own."""
 
     @property
     def ready(self) -> bool: ...
     @property
     def stats(self) -> Stats | None: ...
+    def reports(self) -> list[EngineReport]: ...
 
 
 class Books:
@@ -100,12 +103,12 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A version the engine holds, or is about to: see AdapterState. users: requests on it now."""
+    """A version that engines hold, or are about to: the state of it in each, by the engine's name. How many use it is
+    not told: whoever uploaded the same bytes would be counted too."""
 
     adapter_id: UUID
     number: int
-    state: str
-    users: int
+    states: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ class Console:
                 "SELECT count(*) FROM adapter WHERE tenant_id = $1 AND deleted_at IS NULL", tenant_id
             )
             resident = await self._residents(connection, tenant_id, None)
-        held = sum(one.state == "resident" for one in resident)
+        held = sum("resident" in one.states.values() for one in resident)
         return Overview(self.recent.pace(tenant_id), day, room, adapters, states, held)
 
     async def overview_of_all(self) -> Overview:
@@ -186,13 +189,12 @@ class Console:
     async def _residents(
         self, connection: Connection, tenant_id: UUID, adapter_ids: list[UUID] | None
     ) -> list[Resident]:
-        stats = self.engine.stats
-        known = {one.digest: one for one in stats.adapters} if stats is not None else {}
+        known: defaultdict[bytes, dict[str, str]] = defaultdict(dict)
+        for engine in self.engine.reports():
+            for adapter in engine.adapters:
+                known[bytes.fromhex(adapter.digest)][engine.name] = adapter.state
         rows = await connection.fetch(_RESIDENT, tenant_id, list(known), adapter_ids)
-        return [
-            Resident(row["adapter_id"], row["number"], known[row["digest"]].state, known[row["digest"]].users)
-            for row in rows
-        ]
+        return [Resident(row["adapter_id"], row["number"], known[row["digest"]]) for row in rows]
 
 
 async def _day(connection: Connection, tenant_id: UUID | None) -> Sums:

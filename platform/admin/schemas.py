@@ -8,15 +8,19 @@ import msgspec
 
 from tenantry.platform.admin.activity import Act
 from tenantry.platform.admin.browser import Issued
-from tenantry.platform.admin.console import AdapterStats, Books, Impact, Overview
+from tenantry.platform.admin.console import AdapterStats, Books, Impact, Overview, Resident
 from tenantry.platform.admin.team import Member, Role
 from tenantry.platform.core import ids, money
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
 from tenantry.platform.core.recent import Pace
+from tenantry.platform.fleet.report import Standing
 from tenantry.platform.metering.schemas import HeadroomView
 from tenantry.platform.metering.usage import Sums
 from tenantry.platform.tenants.schemas import Me
+from tenantry.runtime.config import Role as EngineRole
+
+_FURTHEST = ("resident", "draining", "loading", "failed", "absent")
 
 
 class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,12 +127,35 @@ class OverviewView(msgspec.Struct, frozen=True):
         )
 
 
+class HoldingView(msgspec.Struct, frozen=True):
+    """How a version stands on one engine. state: loading; resident (on its device); draining (retired, and still in
+    use); failed (the last load did); absent (requests wait for room for it)."""
+
+    engine: str
+    state: str
+
+
 class ResidentView(msgspec.Struct, frozen=True):
-    """A version that the engine holds. users: requests on it now."""
+    """A version that some engine holds, or is about to. On those not named it is on disk alone. state: the furthest
+    that it has come on any."""
 
     version: int
     state: str
-    users: int
+    engines: list[HoldingView]
+
+    @classmethod
+    def of(cls, one: Resident) -> "ResidentView":
+        state = min(one.states.values(), key=_FURTHEST.index)
+        return cls(one.number, state, [HoldingView(engine, at) for engine, at in sorted(one.states.items())])
+
+
+class EngineRef(msgspec.Struct, frozen=True):
+    """An engine that answers here, for whoever may not see more of it. role: both, or the part of a request that it
+    computes."""
+
+    name: str
+    role: EngineRole
+    state: Standing
 
 
 class AdapterStatsView(msgspec.Struct, frozen=True):
@@ -143,13 +170,16 @@ class AdapterStatsView(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, adapter_id: UUID, stats: AdapterStats) -> "AdapterStatsView":
-        held = [ResidentView(one.number, one.state, one.users) for one in stats.resident]
+        held = [ResidentView.of(one) for one in stats.resident]
         name = ids.to_text("adapter", adapter_id)
         return cls(name, stats.requests, money.render(stats.nano), stats.first_token_p95, held)
 
 
 class AdapterStatsList(msgspec.Struct, frozen=True):
+    """engines: all there are, whether they hold any of these adapters or not."""
+
     data: list[AdapterStatsView]
+    engines: list[EngineRef]
     object: Literal["list"] = "list"
 
 

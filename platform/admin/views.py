@@ -67,7 +67,10 @@ async def adapter_stats(principal: Principal, console: Console, adapter: Adapter
         raise InvalidInput(f"At most {MAX_ASKED} adapters at once.", param="adapter")
     wanted = [ids.from_text("adapter", one) for one in dict.fromkeys(adapter)]
     found = await console.adapter_stats(principal.tenant_id, wanted)
-    return schemas.AdapterStatsList([schemas.AdapterStatsView.of(i, stats) for i, stats in found.items()])
+    return schemas.AdapterStatsList(
+        [schemas.AdapterStatsView.of(i, stats) for i, stats in found.items()],
+        [schemas.EngineRef(engine.name, engine.role, engine.state) for engine in console.engine.reports()],
+    )
 
 
 @get("/impact", opt=_MANAGE)

@@ -19,9 +19,12 @@ from tenantry.runtime.counts import (
     TierCounts,
 )
 
+_WORST = ("memory_stage", "memory_used", "memory_limit")
+
 
 def stats_together(parts: Sequence[Stats]) -> Stats | None:
-    """None of none. step_times are the first one's: fits do not add up.
+    """None of none. step_times are the first one's: fits do not add up. Of the memory it is told how it stands where
+    it is worst.
 
     An adapter that several engines hold is listed once, with all of its bytes and users.
     """
@@ -32,6 +35,7 @@ def stats_together(parts: Sequence[Stats]) -> Stats | None:
         for name in Stats.__struct_fields__
         if isinstance(getattr(parts[0], name), int | float)
     }
+    numbers |= {name: max(getattr(part, name) for part in parts) for name in _WORST}
     adapters: dict[bytes, AdapterState] = {}
     for state in (state for part in parts for state in part.adapters):
         known = adapters.get(state.digest)

@@ -25,6 +25,7 @@ _GAUGES = {
     "adapter_idle_bytes": "Bytes of adapters kept in case they are wanted again.",
     "free_bytes": "Bytes that nothing uses.",
     "tenants_waiting": "Tenants that have requests waiting.",
+    "memory_used": "Share of the host memory that was used at the last reading.",
     "memory_stage": "For want of host memory, engines keep no KV there (1), refuse who waits (2), and who comes (3).",
 }
 _COUNTERS = {
@@ -32,6 +33,8 @@ _COUNTERS = {
     "step_seconds": "Seconds spent in them.",
     "prompt_tokens": "Prompt tokens accepted.",
     "cached_tokens": "Prompt tokens whose KV was found.",
+    "cached_host": "Those of them whose KV came back from host memory.",
+    "cached_disk": "Those of them whose KV came back from disk.",
     "drafted_tokens": "Tokens guessed and computed.",
     "accepted_tokens": "Guessed tokens that stood.",
     "completion_tokens": "Tokens generated.",
@@ -85,6 +88,12 @@ def _step_times(times: StepTimes) -> Iterator[Metric]:
         cost.add_metric([of], getattr(times, of))
     yield cost
     yield GaugeMetricFamily("tenantry_engine_step_cost_error", "Of what was expected, relative, lately.", times.error)
+    mean = GaugeMetricFamily(
+        "tenantry_engine_step_mean_seconds", "A step's length lately, on average.", labels=["of"]
+    )
+    mean.add_metric(["expected"], times.expected)
+    mean.add_metric(["took"], times.took)
+    yield mean
     yield CounterMetricFamily("tenantry_engine_step_cost_measured", "Steps it was fitted to.", times.measured)
 
 

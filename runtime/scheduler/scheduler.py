@@ -311,6 +311,8 @@ class Scheduler:
             request.cached = max(0, sequence.lease.matched - request.elsewhere)
             request.cached_host, request.cached_disk = sequence.lease.from_host, sequence.lease.from_disk
             self._totals.cached += request.cached
+            self._totals.cached_host += request.cached_host
+            self._totals.cached_disk += request.cached_disk
         sequence.computed = row.start + len(row.tokens) + result.accepted
         reached = min(sequence.computed, request.prompt_length)
         if reached > request.prompt:

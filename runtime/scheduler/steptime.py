@@ -85,7 +85,7 @@ class StepTimeModel:
     `guesses` in all, and `followed` tokens of prompts that whoever guesses computes as well.
 
     error: how far expectations were off, relative to what was measured then, over about the last LATELY steps, each
-    counted as 1 at most.
+    counted as 1 at most. expected, took_lately: seconds, over the same steps.
     late: nearly all steps that prompts share with decoding rows take at most so many times what was expected, as the
     last SHARED did: whatever the distribution, 2 of 301 will take longer (split conformal prediction; Vovk et al.,
     Algorithmic Learning in a Random World, 2005).
@@ -94,7 +94,7 @@ class StepTimeModel:
     def __init__(self) -> None:
         self._step = Fit((1.0, 0.1, 0.0, 0.1, 1.0, 0.1, 0.0))
         self._guessing = Fit((0.1, 0.5, 0.1, 1.0))
-        self.error = 0.0
+        self.error = self.expected = self.took_lately = 0.0
         self.late = 1.1
         self._lateness: deque[float] = deque(maxlen=SHARED)
 
@@ -123,10 +123,12 @@ class StepTimeModel:
     def observe(self, rows: int, nodes: int, prompt: int, attended: int, seconds: float, pairs: int = 0) -> None:
         work = _work(rows, nodes, prompt, attended, pairs)
         if self.learned and seconds > 0:
-            off = min(abs(self._step.seconds(work) / seconds - 1), 1.0)
-            self.error += (off - self.error) / min(LATELY, self._step.seen - LEARNED)
+            expected, part = self._step.seconds(work), 1 / min(LATELY, self._step.seen - LEARNED)
+            self.error += (min(abs(expected / seconds - 1), 1.0) - self.error) * part
+            self.expected += (expected - self.expected) * part
+            self.took_lately += (seconds - self.took_lately) * part
             if rows and prompt:
-                self._lateness.append(seconds / self._step.seconds(work))
+                self._lateness.append(seconds / expected)
                 self.late = max(1.0, min(nlargest(2, self._lateness)))
         self._step.observe(work, seconds)
 
@@ -152,6 +154,8 @@ class StepTimeModel:
         return StepTimes(
             measured=self._step.seen,
             error=self.error,
+            expected=self.expected,
+            took=self.took_lately,
             step=step,
             row=row / 8,
             first_guess=first,

@@ -21,6 +21,8 @@ class Totals:
     steps: int = 0
     prompt: int = 0
     cached: int = 0
+    cached_host: int = 0
+    cached_disk: int = 0
     completion: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -48,6 +50,8 @@ class Totals:
             pages_cached=cache.tree.nodes,
             prompt_tokens=self.prompt,
             cached_tokens=self.cached,
+            cached_host=self.cached_host,
+            cached_disk=self.cached_disk,
             completion_tokens=self.completion,
             drafted_tokens=self.drafted,
             accepted_tokens=self.accepted,

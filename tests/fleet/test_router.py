@@ -215,12 +215,16 @@ async def test_reports_of_several_engines_add_up():
     state = AdapterState(b"d", "loading", 10, 1)
     host = TierCounts("host", 1, 2, 3, 4, 5, 6, 7)
     stats = Stats(steps=3, running=2, step_seconds=0.5, adapters=(state,), proposers=(counts,), tiers=(host,))
-    stats = msgspec.structs.replace(stats, tenants=(TenantShare("t", 2.0, 1, 2, 30.0, 4.0),), pages_evicted=3)
+    stats = msgspec.structs.replace(
+        stats, tenants=(TenantShare("t", 2.0, 1, 2, 30.0, 4.0),), pages_evicted=3, memory_stage=1
+    )
     a = FakeClient(stats=stats, told=(told,))
     held = (AdapterState(b"d", "resident", 10, 0),)
     tiers = (host, TierCounts("disk", 9, 9, 9, 9, 9))
     shares = (TenantShare("t", 2.0, 0, 1, 10.0, 5.0), TenantShare("u", 1.0, 1, 0, 1.0, 0.0))
-    b = FakeClient(stats=Stats(steps=1, step_seconds=0.25, adapters=held, tiers=tiers, tenants=shares))
+    b = FakeClient(
+        stats=Stats(steps=1, step_seconds=0.25, adapters=held, tiers=tiers, tenants=shares, memory_stage=2)
+    )
     b.told = (Guessing(bytes(32), None, 1, 2, (ProposerCounts("ngram", False, 1, 1, 1, (1,), (1,)),)),)
     router = fleet(a, b)
     together = router.stats
@@ -230,6 +234,7 @@ async def test_reports_of_several_engines_add_up():
     assert together.tiers == (TierCounts("host", 2, 4, 6, 8, 10, 12, 14), tiers[1])
     assert together.tenants == (TenantShare("t", 2.0, 1, 3, 40.0, 5.0), shares[1])
     assert together.pages_evicted == 3
+    assert together.memory_stage == 2, "how it stands where it is worst, no sum"
     assert await router.guesses() == (
         Guessing(bytes(32), None, 6, 9, (ProposerCounts("ngram", False, 3, 5, 4, (3, 2), (3, 1)),)),
     )

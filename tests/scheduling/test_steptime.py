@@ -24,6 +24,20 @@ def test_step_time_is_learned_and_one_outlier_does_not_unlearn_it():
         assert abs(model.seconds(*done) / truth(*done) - 1) < 0.15
 
 
+def test_what_was_expected_is_told_beside_what_it_took():
+    model = StepTimeModel()
+    for _ in range(16):
+        model.observe(4, 0, 0, 800, 0.01)
+    assert (model.report().expected, model.report().took) == (0.0, 0.0), "nothing is expected before it has learned"
+    for _ in range(40):
+        model.observe(4, 0, 0, 800, 0.01)
+    expected = model.seconds(4, 0, 0, 800)
+    model.observe(4, 0, 0, 800, 0.05)
+    told = model.report()
+    assert abs(told.took - (39 * 0.01 + 0.05) / 40) < 1e-9, "the mean over the steps since"
+    assert abs(told.expected - expected) < 1e-4
+
+
 def test_what_guesses_cost_is_learned_from_a_handful_of_steps():
     model, rng = StepTimeModel(), random.Random(3)
     for step in range(60):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import httpx
@@ -9,7 +10,9 @@ import pytest
 
 from tenantry.platform.admin.live import AT_ONCE, Watchers
 from tenantry.platform.core.errors import RateLimited
+from tenantry.platform.fleet.report import report
 from tenantry.runtime.counts import AdapterState, Stats
+from tenantry.runtime.messages import Pong
 
 NAMES = itertools.count()
 
@@ -200,7 +203,10 @@ def test_adapters_are_filtered_ordered_and_paged_by_the_server(api):
 
 def test_adapter_stats_tell_who_is_resident_and_nothing_of_others(live, api):
     made = api.post("/api/v1/adapters", json={"name": "one"}).json()["id"]
-    live.engine.stats = Stats(adapters=(AdapterState(b"x" * 32, "resident", 5, 1),))
+    client = SimpleNamespace(
+        ready=True, open=0, last_pong=Pong("e", 1, True, Stats(adapters=(AdapterState(b"x" * 32, "resident", 5, 1),)))
+    )
+    live.engine.reported = [report("engine-0", "both", client, 0, 0)]
     try:
         [stats] = api.get("/api/v1/adapter-stats", params={"adapter": made}).json()["data"]
         assert stats == {
@@ -209,7 +215,7 @@ def test_adapter_stats_tell_who_is_resident_and_nothing_of_others(live, api):
         }  # fmt: skip
         assert api.get("/api/v1/overview").json()["resident_versions"] == 0
     finally:
-        live.engine.stats = None
+        live.engine.reported = []
     many = [("adapter", made)] * 101
     assert api.get("/api/v1/adapter-stats", params=many).status_code == 400
 

@@ -1130,6 +1130,7 @@ export interface components {
         /** AdapterStatsList */
         AdapterStatsList: {
             data: components["schemas"]["AdapterStatsView"][];
+            engines: components["schemas"]["EngineRef"][];
             /**
              * @default list
              * @constant
@@ -1389,22 +1390,35 @@ export interface components {
         EngineList: {
             data: components["schemas"]["EngineReport"][];
         };
+        /** EngineRef */
+        EngineRef: {
+            name: string;
+            /** @enum {string} */
+            role: "both" | "prefill" | "decode";
+            /** @enum {string} */
+            state: "ready" | "draining" | "away";
+        };
         /** EngineReport */
         EngineReport: {
-            adapters: components["schemas"]["fleet_report_AdapterView"][];
-            /** @default 0 */
+            adapter_bytes_limit: number;
+            adapters: components["schemas"]["fleet_views_AdapterView"][];
             adapters_evicted: number;
+            cached_tokens: number;
+            completion_tokens: number;
             epoch: string | null;
+            guesses: components["schemas"]["GuessesView"][];
             hand_offs: {
                 [key: string]: number;
             };
+            host_memory: components["schemas"]["HostMemoryView"];
             known_prefix_blocks: number;
             name: string;
             open: number;
             pages: components["schemas"]["PagesView"];
-            /** @default 0 */
             pages_evicted: number;
             preemptions: number;
+            prompt_tokens: number;
+            refused_early: number;
             rerouted: number;
             /** @enum {string} */
             role: "both" | "prefill" | "decode";
@@ -1412,11 +1426,13 @@ export interface components {
             /** @enum {string} */
             state: "ready" | "draining" | "away";
             step_seconds: number;
+            step_times: components["schemas"]["StepTimes"];
             steps: number;
-            tenants?: components["schemas"]["TenantShareView"][];
-            /** @default 0 */
+            tenants: components["schemas"]["TenantShareView"][];
             tenants_waiting: number;
+            tiers: components["schemas"]["TierView"][];
             waiting: number;
+            yielded: number;
         };
         /** Failure */
         Failure: {
@@ -1431,6 +1447,13 @@ export interface components {
         /** ForkBody */
         ForkBody: {
             response: string;
+        };
+        /** GuessesView */
+        GuessesView: {
+            accepted_tokens: number;
+            adapted: boolean;
+            drafted_tokens: number;
+            proposer: string;
         };
         /** HeadroomPage */
         HeadroomPage: {
@@ -1461,6 +1484,25 @@ export interface components {
             running: number;
             spent: string;
             spent_this_month: string;
+        };
+        /** HeldVersion */
+        HeldVersion: {
+            model: string;
+            state: string;
+            tenant: string;
+        };
+        /** HoldingView */
+        HoldingView: {
+            engine: string;
+            state: string;
+        };
+        /** HostMemoryView */
+        HostMemoryView: {
+            limit: number;
+            refused: number;
+            /** @enum {string} */
+            stage: "none" | "shed_cache" | "shed_queue" | "refuse";
+            used: number;
         };
         /** ImpactView */
         ImpactView: {
@@ -1751,8 +1793,8 @@ export interface components {
         };
         /** ResidentView */
         ResidentView: {
+            engines: components["schemas"]["HoldingView"][];
             state: string;
-            users: number;
             version: number;
         };
         /** Response */
@@ -2000,6 +2042,31 @@ export interface components {
          * @enum {string}
          */
         State: "validating" | "rejected" | "ready" | "quarantined" | "retired";
+        /** StepTimes */
+        StepTimes: {
+            /** @default 0 */
+            error: number;
+            /** @default 0 */
+            expected: number;
+            /** @default 0 */
+            first_guess: number;
+            /** @default 0 */
+            guess: number;
+            /** @default 0 */
+            kilo_attended: number;
+            /** @default 0 */
+            kilo_prompt_attended: number;
+            /** @default 0 */
+            measured: number;
+            /** @default 0 */
+            prompt_token: number;
+            /** @default 0 */
+            row: number;
+            /** @default 0 */
+            step: number;
+            /** @default 0 */
+            took: number;
+        };
         /** StreamOptions */
         StreamOptions: {
             include_obfuscation?: boolean | null;
@@ -2079,6 +2146,22 @@ export interface components {
              * @constant
              */
             type: "text";
+        };
+        /** TierView */
+        TierView: {
+            /** @default 0 */
+            bad: number;
+            bytes: number;
+            evictions: number;
+            /** @default 0 */
+            failures: number;
+            found_tokens: number;
+            pages: number;
+            pages_total: number;
+            /** @default 0 */
+            shed: number;
+            /** @enum {string} */
+            tier: "device" | "host" | "disk";
         };
         /** TurnPage */
         TurnPage: {
@@ -2271,11 +2354,14 @@ export interface components {
             object: "list";
         };
         /** AdapterView */
-        fleet_report_AdapterView: {
+        fleet_views_AdapterView: {
             bytes: number;
             digest: string;
+            /** @default 0 */
+            known: number;
             state: string;
             users: number;
+            versions?: components["schemas"]["HeldVersion"][];
         };
         /** Message */
         gateway_openai_Message: {
@@ -2350,11 +2436,16 @@ export type DatedPrice = components['schemas']['DatedPrice'];
 export type DayView = components['schemas']['DayView'];
 export type Deleted = components['schemas']['Deleted'];
 export type EngineList = components['schemas']['EngineList'];
+export type EngineRef = components['schemas']['EngineRef'];
 export type EngineReport = components['schemas']['EngineReport'];
 export type Failure = components['schemas']['Failure'];
 export type ForkBody = components['schemas']['ForkBody'];
+export type GuessesView = components['schemas']['GuessesView'];
 export type HeadroomPage = components['schemas']['HeadroomPage'];
 export type HeadroomView = components['schemas']['HeadroomView'];
+export type HeldVersion = components['schemas']['HeldVersion'];
+export type HoldingView = components['schemas']['HoldingView'];
+export type HostMemoryView = components['schemas']['HostMemoryView'];
 export type ImpactView = components['schemas']['ImpactView'];
 export type InputTokensDetails = components['schemas']['InputTokensDetails'];
 export type InvitationView = components['schemas']['InvitationView'];
@@ -2395,6 +2486,7 @@ export type SignedOut = components['schemas']['SignedOut'];
 export type SpeculationReport = components['schemas']['SpeculationReport'];
 export type SpeculationView = components['schemas']['SpeculationView'];
 export type State = components['schemas']['State'];
+export type StepTimes = components['schemas']['StepTimes'];
 export type StreamOptions = components['schemas']['StreamOptions'];
 export type TenantCreate = components['schemas']['TenantCreate'];
 export type TenantPage = components['schemas']['TenantPage'];
@@ -2404,6 +2496,7 @@ export type TenantView = components['schemas']['TenantView'];
 export type Text = components['schemas']['Text'];
 export type TextConfig = components['schemas']['TextConfig'];
 export type TextFormat = components['schemas']['TextFormat'];
+export type TierView = components['schemas']['TierView'];
 export type TurnPage = components['schemas']['TurnPage'];
 export type TurnView = components['schemas']['TurnView'];
 export type Usage = components['schemas']['Usage'];
@@ -2417,7 +2510,7 @@ export type VersionView = components['schemas']['VersionView'];
 export type WalletEnter = components['schemas']['WalletEnter'];
 export type WalletEntryView = components['schemas']['WalletEntryView'];
 export type WalletPage = components['schemas']['WalletPage'];
-export type FleetReportAdapterView = components['schemas']['fleet_report_AdapterView'];
+export type FleetViewsAdapterView = components['schemas']['fleet_views_AdapterView'];
 export type GatewayOpenaiMessage = components['schemas']['gateway_openai_Message'];
 export type RegistrySchemasAdapterView = components['schemas']['registry_schemas_AdapterView'];
 export type SessionsItemsMessage = components['schemas']['sessions_items_Message'];
