@@ -44,7 +44,7 @@ _LIVE_KEY: Final = "k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_
 _SIGNED_IN: Final = "s.revoked_at IS NULL AND s.expires_at > now()"
 _IMPACT_OF_KEY: Final = f"""
 SELECT (SELECT count(*) FROM request r WHERE r.tenant_id = $1 AND r.state = 'admitted' AND r.key_id = $2) AS requests,
-       0 AS keys, 0 AS adapters, '{{}}'::text[] AS aliases,
+       0 AS keys, 0 AS adapters, 0 AS sessions, '{{}}'::text[] AS aliases,
        (SELECT count(*) FROM browser_session s WHERE s.tenant_id = $1 AND s.key_id = $2 AND {_SIGNED_IN}) AS browsers
 FROM api_key WHERE tenant_id = $1 AND id = $2
 """  # noqa: S608 - literals
@@ -52,6 +52,8 @@ _IMPACT_OF_ADAPTER: Final = """
 SELECT (SELECT count(*) FROM request r WHERE r.tenant_id = $1 AND r.state = 'admitted' AND r.adapter_id = a.id
           AND ($3::int IS NULL OR r.adapter_version_id = v.id)) AS requests,
        0 AS keys, 1 AS adapters, 0 AS browsers,
+       (SELECT count(*) FROM session s WHERE s.tenant_id = $1 AND s.adapter_id = a.id AND s.expires_at > now()
+          AND ($3::int IS NULL OR s.adapter_version_id = v.id)) AS sessions,
        ARRAY(SELECT l.alias FROM adapter_alias l WHERE l.tenant_id = $1 AND l.adapter_id = a.id
              AND ($3::int IS NULL OR l.version_id = v.id) ORDER BY l.alias LIMIT 100) AS aliases
 FROM adapter a LEFT JOIN adapter_version v ON v.tenant_id = $1 AND v.adapter_id = a.id AND v.number = $3
@@ -61,9 +63,10 @@ _IMPACT_OF_TENANT: Final = f"""
 SELECT (SELECT count(*) FROM request r WHERE r.tenant_id = t.id AND r.state = 'admitted') AS requests,
        (SELECT count(*) FROM api_key k WHERE k.tenant_id = t.id AND {_LIVE_KEY}) AS keys,
        (SELECT count(*) FROM adapter a WHERE a.tenant_id = t.id AND a.deleted_at IS NULL) AS adapters,
+       (SELECT count(*) FROM session s WHERE s.tenant_id = t.id AND s.expires_at > now()) AS sessions,
        '{{}}'::text[] AS aliases,
        (SELECT count(*) FROM browser_session s WHERE s.tenant_id = t.id AND {_SIGNED_IN}) AS browsers
-FROM tenant t WHERE t.id = $1
+FROM tenant t WHERE t.id = $1 AND NOT t.is_operator AND t.status <> 'deleted'
 """  # noqa: S608 - literals
 
 
@@ -123,11 +126,13 @@ class AdapterStats:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """What an act would hit: requests under way, live keys, adapters, aliases, people signed in."""
+    """What an act would hit: requests under way, live keys, adapters, sessions that are remembered, aliases, people
+    signed in."""
 
     requests: int
     keys: int
     adapters: int
+    sessions: int
     aliases: list[str]
     browsers: int
 

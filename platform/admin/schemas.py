@@ -184,18 +184,20 @@ class AdapterStatsList(msgspec.Struct, frozen=True):
 
 
 class ImpactView(msgspec.Struct, frozen=True):
-    """What an act would hit: requests under way, live keys, adapters, aliases, browsers signed in."""
+    """What an act would hit: requests under way, live keys, adapters, sessions whose next turn it would have answered
+    (of a tenant: all), aliases, browsers signed in."""
 
     requests_in_flight: int
     keys: int
     adapters: int
+    sessions: int
     aliases: list[str]
     browser_sessions: int
     object: Literal["impact"] = "impact"
 
     @classmethod
     def of(cls, impact: Impact) -> "ImpactView":
-        return cls(impact.requests, impact.keys, impact.adapters, impact.aliases, impact.browsers)
+        return cls(impact.requests, impact.keys, impact.adapters, impact.sessions, impact.aliases, impact.browsers)
 
 
 class ActView(msgspec.Struct, frozen=True):

@@ -91,7 +91,7 @@ async def impact(
 
 @get("/tenants/{tenant_id:str}/impact", opt=under(OPERATOR))
 async def impact_of_tenant(tenant_id: TenantId, console: Console) -> schemas.ImpactView:
-    """What suspending a tenant would hit now."""
+    """What suspending or deleting a tenant would hit now."""
     return schemas.ImpactView.of(await console.impact_of_tenant(ids.from_text("tenant", tenant_id)))
 
 

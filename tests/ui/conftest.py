@@ -1,9 +1,16 @@
-"""One live gateway per module for the console's routes, and a browser's client of it: cookies, and the CSRF token."""
+"""One live gateway per module for the console's routes, and a browser's client of it: cookies, and the CSRF token.
+
+And for those who need a real browser, the whole server on its stage, one for all of them, and Chromium's pages of it.
+"""
+
+import tempfile
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tenantry.platform.testing import GatewayThread, cloned_database
+from tests.ui.stage import chromium, served
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +50,39 @@ class Browser(httpx.Client):
 def browser(live):
     with Browser(live.url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def stage():
+    """Not under pytest's own folder: PostgreSQL's user must reach the data, and pytest closes that folder."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tenantry-", ignore_cleanup_errors=True) as folder,
+        served(Path(folder) / "data", "--threads", "1") as stage,
+    ):
+        stage.traffic(rounds=1)
+        yield stage
+
+
+@pytest.fixture(scope="session")
+def chrome():
+    from playwright import sync_api
+
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(stage, chrome):
+    from tests.ui.visitor import PATIENCE_MS
+
+    context = chrome.new_context(base_url=stage.url, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    broken: list[str] = []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.on("console", lambda m: broken.append(m.text) if "Content Security Policy" in m.text else None)
+    yield page
+    context.close()
+    assert not broken, broken

@@ -4,23 +4,14 @@ import gzip
 import json
 import re
 import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.ui.stage import DEMO, ROOT, chromium, served
+from tests.ui.stage import DEMO, ROOT
+from tests.ui.visitor import DIST, ON_A_STAGE, PATIENCE_MS, Keyboard, Mouse, expect, sign_in
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the extra `ui` is not installed")
-expect = playwright.expect
-DIST = ROOT / "admin-ui" / "dist"
 AXE = ROOT / "admin-ui" / "node_modules" / "axe-core" / "axe.min.js"
-pytestmark = [
-    pytest.mark.ui,
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(chromium() is None, reason="there is no chromium"),
-    pytest.mark.skipif(not (DIST / "index.html").exists(), reason="the console is not built"),
-]
+pytestmark = ON_A_STAGE
 TENANT_PAGES = [
     "overview",
     "adapters",
@@ -40,90 +31,6 @@ LARGEST_PAINT = """() => new Promise((done) => {
   new PerformanceObserver((list) => done(list.getEntries().at(-1).startTime))
     .observe({type: "largest-contentful-paint", buffered: true});
 })"""
-PATIENCE_MS = 30_000
-
-
-@pytest.fixture(scope="module")
-def stage():
-    """Not under pytest's own folder: PostgreSQL's user must reach the data, and pytest closes that folder."""
-    with (
-        tempfile.TemporaryDirectory(prefix="tenantry-", ignore_cleanup_errors=True) as folder,
-        served(Path(folder) / "data", "--threads", "1") as stage,
-    ):
-        stage.traffic(rounds=1)
-        yield stage
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(stage, chrome):
-    context = chrome.new_context(base_url=stage.url, viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    broken: list[str] = []
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    page.on("console", lambda m: broken.append(m.text) if "Content Security Policy" in m.text else None)
-    yield page
-    context.close()
-    assert not broken, broken
-
-
-class Mouse:
-    def __init__(self, page):
-        self.page = page
-
-    def press(self, locator):
-        locator.click()
-
-    def write(self, locator, text):
-        locator.fill(text)
-
-    def go(self, name):
-        self.page.get_by_role("navigation", name="Console").get_by_role("link", name=name, exact=True).click()
-
-
-class Keyboard(Mouse):
-    """Never touches anything that Tab does not reach."""
-
-    def reach(self, locator):
-        expect(locator).to_be_visible(timeout=PATIENCE_MS)
-        for _ in range(120):
-            if locator.evaluate("e => e === document.activeElement"):
-                return
-            self.page.keyboard.press("Tab")
-        raise AssertionError(f"the keyboard does not reach {locator}")
-
-    def press(self, locator):
-        self.reach(locator)
-        self.page.keyboard.press("Enter")
-
-    def write(self, locator, text):
-        self.reach(locator)
-        self.page.keyboard.press("Control+a")
-        self.page.keyboard.type(text)
-
-    def go(self, name):
-        expect(self.page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE_MS)
-        self.page.keyboard.press("Control+k")
-        box = self.page.get_by_placeholder("A page or an adapter…")
-        expect(box).to_be_focused()
-        self.page.keyboard.type(name)
-        expect(self.page.get_by_role("option", name=name, exact=True)).to_be_visible()
-        self.page.keyboard.press("Enter")
-
-
-def sign_in(page, key):
-    page.goto("/admin/sign-in")
-    page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/admin/overview")
 
 
 def broken_adapter(folder):

@@ -237,6 +237,18 @@ def test_impact_counts_what_an_act_would_hit(live, api, operator):
     assert (whole["keys"], whole["adapters"], whole["browser_sessions"]) == (1, 1, 1)
 
 
+def test_impact_counts_the_sessions_that_could_not_go_on(live, api, operator):
+    ready_adapters(live, api, ["kept", "other"])
+    for model in ("kept", "other", "base"):
+        assert api.post("/v1/responses", json={"model": model, "input": "Hi"}).status_code == 200
+    tenant = api.get("/api/v1/me").json()["tenant"]
+    assert operator.get(f"/api/v1/tenants/{tenant}/impact").json()["sessions"] == 3
+    for asked in ({"adapter": "kept"}, {"adapter": "kept", "version": 1}):
+        assert api.get("/api/v1/impact", params=asked).json()["sessions"] == 1
+    operator.delete(f"/api/v1/tenants/{tenant}")
+    assert operator.get(f"/api/v1/tenants/{tenant}/impact").status_code == 404, "it is gone already"
+
+
 def test_a_foreign_key_and_adapter_have_no_impact_to_tell(live, api):
     with Api(live, live.make_tenant(f"t{next(NAMES)}")[1]) as other:
         theirs = other.get("/api/v1/me").json()["key"]

@@ -7,6 +7,10 @@ interface Props {
   title: string;
   /** What will be hit: requests in flight, sessions, keys. */
   impact: ReactNode;
+  /** What stays after it, said plainly; and choices that belong to it. */
+  children?: ReactNode;
+  /** Why it cannot be done now; then nothing is asked for. */
+  blocked?: string | null;
   /** Must be typed before the act is possible. */
   name: string;
   act: string;
@@ -15,14 +19,14 @@ interface Props {
 }
 
 /** A destructive act: says what it hits, asks for the name, and shows the refusal where the person looks. */
-export function Confirm({ title, impact, name, act, onAct, onClose }: Props) {
+export function Confirm({ title, impact, children, blocked, name, act, onAct, onClose }: Props) {
   const [typed, setTyped] = useState("");
   const [error, setError] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
 
   async function submit(event: FormEvent) {
     event.preventDefault();
-    if (busy) return;
+    if (busy || blocked) return;
     if (typed !== name) {
       setError(`Type ${name} to go on.`);
       return;
@@ -41,20 +45,27 @@ export function Confirm({ title, impact, name, act, onAct, onClose }: Props) {
     <Dialog open onClose={onClose} title={title}>
       <form onSubmit={submit} className="grid gap-4">
         <div className="rounded-lg bg-bad-wash px-3 py-2.5 text-sm">{impact}</div>
-        <Field label={`Type “${name}” to confirm`} error={error}>
-          {(field) => (
-            <Input
-              {...field}
-              autoComplete="off"
-              spellCheck={false}
-              value={typed}
-              onChange={(event) => setTyped(event.target.value)}
-            />
-          )}
-        </Field>
+        {children}
+        {blocked ? (
+          <p role="alert" className="text-sm font-medium text-bad">
+            {blocked}
+          </p>
+        ) : (
+          <Field label={`Type “${name}” to confirm`} error={error}>
+            {(field) => (
+              <Input
+                {...field}
+                autoComplete="off"
+                spellCheck={false}
+                value={typed}
+                onChange={(event) => setTyped(event.target.value)}
+              />
+            )}
+          </Field>
+        )}
         <DialogActions>
           <Button onClick={onClose}>Keep it</Button>
-          <Button type="submit" look="dangerSolid" disabled={busy}>
+          <Button type="submit" look="dangerSolid" disabled={busy || Boolean(blocked)}>
             {busy ? "Working…" : act}
           </Button>
         </DialogActions>

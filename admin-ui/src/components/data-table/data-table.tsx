@@ -1,6 +1,5 @@
 import {
   type ColumnDef,
-  flexRender,
   getCoreRowModel,
   type RowData,
   type SortingState,
@@ -86,11 +85,11 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
                           }
                           className="-mx-1 inline-flex items-center gap-1 rounded px-1 py-0.5 hover:text-ink"
                         >
-                          {flexRender(column.columnDef.header, header.getContext())}
+                          {drawn(column.columnDef.header, header.getContext())}
                           <Arrow current={current} />
                         </button>
                       ) : (
-                        flexRender(column.columnDef.header, header.getContext())
+                        drawn(column.columnDef.header, header.getContext())
                       )}
                     </th>
                   );
@@ -110,7 +109,7 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
                       cell.column.columnDef.meta?.wideOnly && "max-md:hidden",
                     )}
                   >
-                    {flexRender(cell.column.columnDef.cell, cell.getContext())}
+                    {drawn(cell.column.columnDef.cell, cell.getContext())}
                   </td>
                 ))}
               </tr>
@@ -121,6 +120,12 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
       {footer}
     </>
   );
+}
+
+// Called, not mounted as a component: columns are made anew with their data, and a button that the keyboard is on must
+// outlive that.
+function drawn<C>(template: string | ((context: C) => ReactNode) | undefined, context: C): ReactNode {
+  return typeof template === "function" ? template(context) : template;
 }
 
 // A region that scrolls must be reachable by keyboard (WCAG 2.1.1).

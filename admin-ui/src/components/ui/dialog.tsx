@@ -1,6 +1,6 @@
 import { X } from "lucide-react";
 import { Dialog as Radix } from "radix-ui";
-import type { ReactNode } from "react";
+import { type ReactNode, useState } from "react";
 import { cn } from "@/lib/cn";
 import { Button } from "./button";
 
@@ -14,11 +14,17 @@ interface Props {
 }
 
 export function Dialog({ open, onClose, title, description, children, wide = false }: Props) {
+  const [opener] = useState(whoOpened);
   return (
     <Radix.Root open={open} onOpenChange={(next) => !next && onClose()}>
       <Radix.Portal>
         <Radix.Overlay className="fixed inset-0 z-40 bg-black/45" />
         <Radix.Content
+          onCloseAutoFocus={(event) => {
+            event.preventDefault();
+            const back = opener?.isConnected ? opener : document.getElementById("main");
+            back?.focus();
+          }}
           {...(description ? {} : { "aria-describedby": undefined })}
           className={cn(
             "fixed top-[8vh] left-1/2 z-50 flex max-h-[84vh] w-[calc(100vw-2rem)] -translate-x-1/2 flex-col overflow-hidden rounded-xl border border-line bg-surface shadow-float",
@@ -43,6 +49,14 @@ export function Dialog({ open, onClose, title, description, children, wide = fal
       </Radix.Portal>
     </Radix.Root>
   );
+}
+
+/** Where the keyboard was, and goes back to; of a menu's item, which is gone by then, the button that opened it. */
+function whoOpened(): HTMLElement | null {
+  const active = document.activeElement;
+  const menu = active?.closest("[role=menu]");
+  const button = menu && document.getElementById(menu.getAttribute("aria-labelledby") ?? "");
+  return button ?? (active instanceof HTMLElement && active !== document.body ? active : null);
 }
 
 export function DialogActions({ children }: { children: ReactNode }) {

@@ -40,9 +40,10 @@ it("counts what an act hits in words, and leaves out what it does not", () => {
       requests_in_flight: 1,
       keys: 0,
       adapters: 1,
+      sessions: 3,
       aliases: ["default", "eu"],
       browser_sessions: 2,
       object: "impact",
     }),
-  ).toEqual(["1 request in flight now", "2 aliases: default, eu", "2 browsers signed in"]);
+  ).toEqual(["1 request in flight now", "3 sessions", "2 aliases: default, eu", "2 browsers signed in"]);
 });

@@ -118,16 +118,18 @@ export function useAdapterActs(name: string) {
       await refresh();
       return moved;
     },
-    async retire(number: number): Promise<void> {
+    async retire(number: number, revoke: boolean): Promise<void> {
       await answer(
-        api.DELETE("/api/v1/adapters/{name}/versions/{number}", { params: { path: { name, number } } }),
+        api.DELETE("/api/v1/adapters/{name}/versions/{number}", {
+          params: { path: { name, number }, query: { revoke } },
+        }),
       );
       await refresh();
     },
-    async remove(etag: string): Promise<void> {
+    async remove(etag: string, revoke: boolean): Promise<void> {
       await answer(
         api.DELETE("/api/v1/adapters/{name}", {
-          params: { path: { name }, header: { "If-Match": etag } },
+          params: { path: { name }, query: { revoke }, header: { "If-Match": etag } },
         }),
       );
       await refresh();

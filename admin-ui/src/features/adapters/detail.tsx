@@ -1,20 +1,18 @@
 import { Link, useNavigate } from "@tanstack/react-router";
 import { GitCompare, Play, Trash2, Upload } from "lucide-react";
 import { lazy, Suspense, useState } from "react";
-import { Confirm } from "@/components/confirm";
 import { PageHeader } from "@/components/layout/page";
 import { Button } from "@/components/ui/button";
 import { Panel } from "@/components/ui/panel";
 import { Failed, Skeleton, View } from "@/components/ui/states";
-import { useToast } from "@/components/ui/toast";
 import { useLive } from "@/hooks/use-live";
 import type { RegistrySchemasAdapterView, VersionView } from "@/lib/api/schema";
 import { dateTime } from "@/lib/format";
-import { useAdapter, useAdapterActs, useAdapterStats, useVersions } from "./adapters";
+import { useAdapter, useAdapterStats, useVersions } from "./adapters";
 import { Aliases } from "./aliases";
 import { Compare } from "./compare";
-import { ImpactLines } from "./impact";
 import { MoveDialog } from "./move-dialog";
+import { RemoveDialog } from "./remove-dialog";
 import { UploadDialog } from "./upload-dialog";
 import { Versions } from "./versions";
 
@@ -32,10 +30,8 @@ export function AdapterPage({ name }: { name: string }) {
 
 function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
   const navigate = useNavigate();
-  const toast = useToast();
   const versions = useVersions(adapter.name);
   const stats = useAdapterStats([adapter.id]).get(adapter.id);
-  const acts = useAdapterActs(adapter.name);
   const [uploading, setUploading] = useState(false);
   const [moving, setMoving] = useState<{ alias: string; version?: number } | null>(null);
   const [retiring, setRetiring] = useState<VersionView | null>(null);
@@ -137,39 +133,12 @@ function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
           onClose={() => setMoving(null)}
         />
       )}
-      {retiring && (
-        <Confirm
-          title={`Retire ${retiring.model}`}
-          name={retiring.model}
-          act="Retire for good"
-          impact={
-            <ImpactLines query={{ adapter: adapter.name, version: retiring.number }}>
-              The version answers no more, under any name. Requests under way finish on it.
-            </ImpactLines>
-          }
-          onClose={() => setRetiring(null)}
-          onAct={async () => {
-            await acts.retire(retiring.number);
-            toast(`${retiring.model} is retired.`);
-          }}
-        />
-      )}
+      {retiring && <RemoveDialog adapter={adapter} version={retiring} onClose={() => setRetiring(null)} />}
       {removing && (
-        <Confirm
-          title={`Delete ${adapter.name}`}
-          name={adapter.name}
-          act="Delete for good"
-          impact={
-            <ImpactLines query={{ adapter: adapter.name }}>
-              Every version is retired and every alias removed. Its usage stays in the books.
-            </ImpactLines>
-          }
+        <RemoveDialog
+          adapter={adapter}
           onClose={() => setRemoving(false)}
-          onAct={async () => {
-            await acts.remove(adapter.etag);
-            toast(`${adapter.name} is deleted.`);
-            await navigate({ to: "/adapters" });
-          }}
+          onGone={() => navigate({ to: "/adapters" })}
         />
       )}
     </>

@@ -14,14 +14,20 @@ export function ImpactLines({
   return (
     <>
       <p>{children}</p>
-      {impact.data ? (
-        <ImpactList impact={impact.data} />
-      ) : (
-        <p className="mt-1 text-ink-soft">
-          {impact.error ? "What it hits could not be counted." : "Counting what it hits…"}
-        </p>
-      )}
+      <Counted impact={impact} />
     </>
+  );
+}
+
+/** The counts, or why there are none: an act whose blast radius is unknown says so. */
+export function Counted({ impact }: { impact: { data: ImpactView | undefined; error: unknown } }) {
+  if (impact.data) return <ImpactList impact={impact.data} />;
+  return (
+    <p className="mt-1" role="status">
+      {impact.error
+        ? `What it hits could not be counted: ${impact.error instanceof Error ? impact.error.message : "no answer"}`
+        : "Counting what it hits…"}
+    </p>
   );
 }
 
@@ -41,6 +47,7 @@ export function linesOf(impact: ImpactView): string[] {
   const lines = [`${plural(impact.requests_in_flight, "request")} in flight now`];
   if (impact.keys > 0) lines.push(plural(impact.keys, "live key"));
   if (impact.adapters > 1) lines.push(plural(impact.adapters, "adapter"));
+  if (impact.sessions > 0) lines.push(plural(impact.sessions, "session"));
   if (impact.aliases.length > 0) {
     lines.push(`${plural(impact.aliases.length, "alias", "aliases")}: ${impact.aliases.join(", ")}`);
   }

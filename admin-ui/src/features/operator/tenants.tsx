@@ -1,8 +1,7 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import type { ColumnDef } from "@tanstack/react-table";
-import { Plus } from "lucide-react";
-import { type FormEvent, useCallback, useMemo, useState } from "react";
-import { Confirm } from "@/components/confirm";
+import { MoreHorizontal, PauseCircle, PlayCircle, Plus, Trash2 } from "lucide-react";
+import { type FormEvent, useMemo, useState } from "react";
 import { DataTable } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
 import { usePages } from "@/components/data-table/paging";
@@ -11,16 +10,17 @@ import { Button } from "@/components/ui/button";
 import { StateChip } from "@/components/ui/chip";
 import { Dialog, DialogActions } from "@/components/ui/dialog";
 import { Field, Input } from "@/components/ui/input";
+import { Menu, MenuItem, MenuLine } from "@/components/ui/menu";
 import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
-import { ImpactList } from "@/features/adapters/impact";
 import { CreateKey } from "@/features/keys/create-key";
 import { Rooms } from "@/features/limits";
 import { answer, api } from "@/lib/api/client";
 import type { KeyCreate, TenantView } from "@/lib/api/schema";
 import { dateTime } from "@/lib/format";
 import { LimitsForm } from "./limits-form";
+import { DeleteTenant, SuspendTenant, useSetStatus } from "./tenant-ends";
 
 export function TenantsPage() {
   const toast = useToast();
@@ -29,7 +29,7 @@ export function TenantsPage() {
   );
   const [making, setMaking] = useState(false);
   const [shown, setShown] = useState<TenantView | null>(null);
-  const [suspending, setSuspending] = useState<TenantView | null>(null);
+  const [ending, setEnding] = useState<{ tenant: TenantView; act: "suspend" | "delete" } | null>(null);
 
   const setStatus = useSetStatus();
   const columns = useMemo<ColumnDef<TenantView, unknown>[]>(() => {
@@ -46,24 +46,35 @@ export function TenantsPage() {
             <Button size="sm" onClick={() => setShown(tenant)}>
               Limits<span className="sr-only"> of {tenant.name}</span>
             </Button>
-            {tenant.status === "active" ? (
-              <Button size="sm" look="danger" onClick={() => setSuspending(tenant)}>
-                Suspend<span className="sr-only"> {tenant.name}</span>
-              </Button>
-            ) : (
-              <Button
-                size="sm"
-                onClick={() =>
-                  void setStatus(tenant, "active").then(
-                    () => toast(`${tenant.name} is served again.`),
-                    (failure: unknown) =>
-                      toast(failure instanceof Error ? failure.message : "It did not work.", "bad"),
-                  )
-                }
-              >
-                Resume<span className="sr-only"> {tenant.name}</span>
-              </Button>
-            )}
+            <Menu
+              trigger={
+                <Button look="quiet" size="icon" aria-label={`More for ${tenant.name}`}>
+                  <MoreHorizontal aria-hidden />
+                </Button>
+              }
+            >
+              {tenant.status === "active" ? (
+                <MenuItem onSelect={() => setEnding({ tenant, act: "suspend" })}>
+                  <PauseCircle aria-hidden /> Suspend…
+                </MenuItem>
+              ) : (
+                <MenuItem
+                  onSelect={() =>
+                    void setStatus(tenant, "active").then(
+                      () => toast(`${tenant.name} is served again.`),
+                      (failure: unknown) =>
+                        toast(failure instanceof Error ? failure.message : "It did not work.", "bad"),
+                    )
+                  }
+                >
+                  <PlayCircle aria-hidden /> Resume
+                </MenuItem>
+              )}
+              <MenuLine />
+              <MenuItem danger onSelect={() => setEnding({ tenant, act: "delete" })}>
+                <Trash2 aria-hidden /> Delete…
+              </MenuItem>
+            </Menu>
           </span>
         ),
       },
@@ -97,52 +108,8 @@ export function TenantsPage() {
       </Panel>
       {making && <CreateTenant onClose={() => setMaking(false)} />}
       {shown && <TenantDialog tenant={shown} onClose={() => setShown(null)} />}
-      {suspending && (
-        <Confirm
-          title={`Suspend ${suspending.name}`}
-          name={suspending.name}
-          act="Suspend"
-          impact={<SuspendImpact tenant={suspending} />}
-          onClose={() => setSuspending(null)}
-          onAct={async () => {
-            await setStatus(suspending, "suspended");
-            toast(`${suspending.name} is suspended.`);
-          }}
-        />
-      )}
-    </>
-  );
-}
-
-function useSetStatus() {
-  const client = useQueryClient();
-  return useCallback(
-    async (tenant: TenantView, status: "active" | "suspended") => {
-      const path = { tenant_id: tenant.id };
-      await answer(api.PATCH("/api/v1/tenants/{tenant_id}", { params: { path }, body: { status } }));
-      await client.invalidateQueries({ queryKey: ["tenants"] });
-    },
-    [client],
-  );
-}
-
-function SuspendImpact({ tenant }: { tenant: TenantView }) {
-  const impact = useQuery({
-    queryKey: ["impact", "tenant", tenant.id],
-    queryFn: () =>
-      answer(api.GET("/api/v1/tenants/{tenant_id}/impact", { params: { path: { tenant_id: tenant.id } } })),
-    staleTime: 0,
-  });
-  return (
-    <>
-      <p>Every new request of this tenant is refused, and its people are signed out, within two seconds.</p>
-      {impact.data ? (
-        <ImpactList impact={impact.data} />
-      ) : (
-        <p className="mt-1">
-          {impact.error ? "What it hits could not be counted." : "Counting what it hits…"}
-        </p>
-      )}
+      {ending?.act === "suspend" && <SuspendTenant tenant={ending.tenant} onClose={() => setEnding(null)} />}
+      {ending?.act === "delete" && <DeleteTenant tenant={ending.tenant} onClose={() => setEnding(null)} />}
     </>
   );
 }

@@ -1516,6 +1516,7 @@ export interface components {
              */
             object: "impact";
             requests_in_flight: number;
+            sessions: number;
         };
         /** InputTokensDetails */
         InputTokensDetails: {
