@@ -242,7 +242,7 @@ class LiveGateway:
         database, peppers = self.gateway.parts.database, self.gateway.parts.peppers
         async with database.operator() as connection:
             tenant = await service.create_tenant(connection, name)
-            issued = await service.create_key(connection, tenant.id, peppers, name="test")
+            issued = await service.create_key(connection, tenant.id, peppers, by=None, name="test")
         return f"ten_{tenant.id.hex}", issued.text
 
 

@@ -14,6 +14,7 @@ from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import Conflict
 from tenantry.platform.core.secrets import Peppers
 from tenantry.platform.tenants import service as keys
+from tenantry.platform.tenants.principal import Principal
 from tenantry.platform.tenants.service import IssuedKey
 
 Role = Literal["admin", "manager", "member"]
@@ -56,14 +57,19 @@ def _role(scopes: Collection[str]) -> Role:
 
 
 async def invite(
-    connection: Connection, tenant_id: UUID, peppers: Peppers, env: str, name: str, role: Role
+    connection: Connection, by: Principal, peppers: Peppers, env: str, name: str, role: Role
 ) -> IssuedKey:
-    """A key of their own for a person. Raises InvalidInput for a name that no key may have."""
-    return await keys.create_key(connection, tenant_id, peppers, name=name, env=env, scopes=SCOPES[role], person=True)
+    """A key of their own for a person. Raises InvalidInput for a name that no key may have, PermissionDenied for a
+    role that may do what `by` may not."""
+    return await keys.create_key(
+        connection, by.tenant_id, peppers, by=by, name=name, env=env, scopes=SCOPES[role], person=True
+    )
 
 
-async def check_member(connection: Connection, tenant_id: UUID, key_id: UUID) -> None:
-    """Raises NotFound, or Conflict for a key that no person holds: services do not sign in by links."""
-    key = await keys.get_key(connection, tenant_id, key_id)
+async def check_link(connection: Connection, by: Principal, key_id: UUID) -> None:
+    """Whether `by` may make a link that signs in as this key. Raises NotFound, PermissionDenied for a key that may do
+    what `by` may not, or Conflict for one that no person holds: services do not sign in by links."""
+    key = await keys.get_key(connection, by.tenant_id, key_id)
+    by.require_to_give(key.scopes)
     if not key.person or key.revoked_at is not None:
         raise Conflict("This key is not a member of the team.", code="not_a_member", param="key")

@@ -44,11 +44,10 @@ async def invite(
     peppers: Peppers,
     settings: Settings,
 ) -> schemas.InvitationView:
-    """A key for a person, and a link that signs them in with it once, within a day. Both are told this once."""
+    """A key for a person, and a link that signs them in with it once, within a day. Both are told this once. The role
+    may hold nothing that the calling key lacks."""
     async with database.tenant(principal.tenant_id) as connection:
-        issued = await team.invite(
-            connection, principal.tenant_id, peppers, settings.environment, data.name, data.role
-        )
+        issued = await team.invite(connection, principal, peppers, settings.environment, data.name, data.role)
     link = await browser.make_link(principal.tenant_id, issued.key.id, INVITATION_LIFE)
     member = team.Member(issued.key.id, issued.key.name, data.role, issued.key.created_at, None, 0)
     return schemas.InvitationView(schemas.MemberView.of(member), schemas.SignInLink.of(link), issued.text)
@@ -58,10 +57,10 @@ async def invite(
 async def make_member_link(
     key: KeyId, principal: Principal, database: Database, browser: BrowserSessions
 ) -> schemas.SignInLink:
-    """Another link for a member who lost theirs; once, within a day."""
+    """Another link for a member who lost theirs; once, within a day. For those alone who may do no more than the calling key."""
     key_id = ids.from_text("key", key)
     async with database.tenant(principal.tenant_id) as connection:
-        await team.check_member(connection, principal.tenant_id, key_id)
+        await team.check_link(connection, principal, key_id)
     return schemas.SignInLink.of(await browser.make_link(principal.tenant_id, key_id, INVITATION_LIFE))
 
 

@@ -79,14 +79,19 @@ async def put_tenant_quota(tenant_id: TenantId, data: schemas.QuotaBody, databas
 
 @post("/tenants/{tenant_id:str}/keys", opt=under(OPERATOR) | ANSWER_ONCE)
 async def create_key_of_tenant(
-    tenant_id: TenantId, data: schemas.KeyCreate, database: Database, peppers: Peppers, settings: Settings
+    tenant_id: TenantId,
+    data: schemas.KeyCreate,
+    principal: Principal,
+    database: Database,
+    peppers: Peppers,
+    settings: Settings,
 ) -> schemas.KeyView:
     """The operator gives a tenant its first key."""
     found = ids.from_text("tenant", tenant_id)
     async with database.operator() as connection:
         await service.get_tenant(connection, found)
         issued = await service.create_key(
-            connection, found, peppers, name=data.name, env=settings.environment, scopes=data.scopes,
+            connection, found, peppers, by=principal, name=data.name, env=settings.environment, scopes=data.scopes,
             expires_at=data.expires_at,
         )  # fmt: skip
     return schemas.KeyView.of(issued.key, issued.text)
@@ -106,10 +111,10 @@ async def put_key_quota(
 async def create_key(
     data: schemas.KeyCreate, principal: Principal, database: Database, peppers: Peppers, settings: Settings
 ) -> schemas.KeyView:
-    """The answer holds the key; it is never shown again."""
+    """The answer holds the key; it is never shown again. It may do no more than the key that asks."""
     async with database.tenant(principal.tenant_id) as connection:
         issued = await service.create_key(
-            connection, principal.tenant_id, peppers, name=data.name, env=settings.environment, scopes=data.scopes,
+            connection, principal.tenant_id, peppers, by=principal, name=data.name, env=settings.environment, scopes=data.scopes,
             expires_at=data.expires_at,
         )  # fmt: skip
     return schemas.KeyView.of(issued.key, issued.text)
@@ -136,9 +141,10 @@ async def get_key(key_id: KeyId, principal: Principal, database: Database) -> sc
 
 @delete("/keys/{key_id:str}", opt=under(tenant("manage")), status_code=200)
 async def revoke_key(key_id: KeyId, principal: Principal, database: Database) -> schemas.KeyView:
-    """Seen by every gateway within two seconds. Revoking twice is not an error."""
+    """Seen by every gateway within two seconds. Revoking twice is not an error. A key that may do more than the
+    calling one is refused."""
     async with database.tenant(principal.tenant_id) as connection:
-        found = await service.revoke_key(connection, principal.tenant_id, ids.from_text("key", key_id))
+        found = await service.revoke_key(connection, principal.tenant_id, ids.from_text("key", key_id), by=principal)
     return schemas.KeyView.of(found)
 
 

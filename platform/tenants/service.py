@@ -17,6 +17,7 @@ from tenantry.platform.core.errors import InvalidInput, NotFound, PermissionDeni
 from tenantry.platform.core.secrets import Peppers
 from tenantry.platform.tenants import keys, repository
 from tenantry.platform.tenants.models import ApiKey, Quota, Status, Tenant
+from tenantry.platform.tenants.principal import Principal
 
 T = TypeVar("T")
 SCOPES: Final = ("inference", "manage", "operator")
@@ -81,19 +82,23 @@ async def create_key(
     tenant_id: UUID,
     peppers: Peppers,
     *,
+    by: Principal | None,
     name: str,
     env: str = "live",
     scopes: Sequence[str] = DEFAULT_SCOPES,
     expires_at: datetime | None = None,
     person: bool = False,
 ) -> IssuedKey:
-    """In the tenant's transaction. Operator keys can only be made in an operator transaction, by bootstrap."""
+    """In the tenant's transaction. by: who asks, None for the installation itself. Operator keys can only be made in an
+    operator transaction, by bootstrap. Raises InvalidInput, or PermissionDenied for scopes that `by` lacks."""
     if not _LABEL.fullmatch(name):
         raise InvalidInput("name must hold 1 to 100 printable characters.", param="name")
     if env not in ("live", "test"):
         raise InvalidInput("env must be live or test.", param="env")
     if not scopes or not set(scopes) <= set(DEFAULT_SCOPES):
         raise InvalidInput("scopes must be one or more of inference and manage.", param="scopes")
+    if by is not None:
+        by.require_to_give(scopes)
     return await _issue(connection, tenant_id, peppers, name, env, sorted(set(scopes)), expires_at, person)
 
 
@@ -114,13 +119,18 @@ async def get_key(connection: Connection, tenant_id: UUID, key_id: UUID) -> ApiK
     return _found(await repository.key_by_id(connection, tenant_id, key_id), "key")
 
 
-async def revoke_key(connection: Connection, tenant_id: UUID, key_id: UUID) -> ApiKey:
-    """Seen by every gateway within the authenticator's ttl. Revoking twice is not an error."""
+async def revoke_key(connection: Connection, tenant_id: UUID, key_id: UUID, *, by: Principal | None) -> ApiKey:
+    """Seen by every gateway within the authenticator's ttl. Revoking twice is not an error. by: as of create_key;
+    raises PermissionDenied towards a key that may do more."""
+    await _check_end(connection, tenant_id, key_id, by)
     return _found(await repository.revoke_key(connection, tenant_id, key_id), "key")
 
 
-async def expire_key(connection: Connection, tenant_id: UUID, key_id: UUID, at: datetime) -> ApiKey:
-    """Brings the end closer, never further away."""
+async def expire_key(
+    connection: Connection, tenant_id: UUID, key_id: UUID, at: datetime, *, by: Principal | None
+) -> ApiKey:
+    """Brings the end closer, never further away. by: as of revoke_key."""
+    await _check_end(connection, tenant_id, key_id, by)
     if at.tzinfo is None:
         raise InvalidInput("expires_at must carry a time zone.", param="expires_at")
     return _found(await repository.expire_key(connection, tenant_id, key_id, at), "key")
@@ -144,6 +154,12 @@ async def set_key_quota(connection: Connection, tenant_id: UUID, key_id: UUID, q
     """As the operator."""
     await get_key(connection, tenant_id, key_id)
     await repository.put_quota(connection, tenant_id, key_id, quota)
+
+
+async def _check_end(connection: Connection, tenant_id: UUID, key_id: UUID, by: Principal | None) -> None:
+    found = await get_key(connection, tenant_id, key_id)
+    if by is not None:
+        by.require_to_end(found.scopes)
 
 
 async def _issue(

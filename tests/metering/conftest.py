@@ -58,7 +58,7 @@ class Ledger:
         tenant_id = tenant_id or self.tenant_id
         async with self.database.tenant(tenant_id) as c:
             issued = await service.create_key(
-                c, tenant_id, load_peppers(load({}, data_dir=tmp_path / "d")), name=f"k{uuid4().hex[:6]}"
+                c, tenant_id, load_peppers(load({}, data_dir=tmp_path / "d")), by=None, name=f"k{uuid4().hex[:6]}"
             )
         return issued.key.id
 

@@ -42,4 +42,4 @@ async def customer(database: Database, peppers: Peppers, name: str) -> Customer:
     async with database.operator() as c:
         tenant = await service.create_tenant(c, name)
     async with database.tenant(tenant.id) as c:
-        return Customer(tenant, await service.create_key(c, tenant.id, peppers, name="first"))
+        return Customer(tenant, await service.create_key(c, tenant.id, peppers, by=None, name="first"))

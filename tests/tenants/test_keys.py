@@ -105,11 +105,11 @@ async def test_another_keys_secret_does_not_open_this_one(auth: Authenticator, a
 async def test_every_dead_key_gets_the_same_answer(database: Database, peppers: Peppers, auth, clock, acme, globex):
     async with database.tenant(acme.tenant.id) as c:
         expired = await service.create_key(
-            c, acme.tenant.id, peppers, name="old", expires_at=datetime.now(UTC) - timedelta(seconds=1)
+            c, acme.tenant.id, peppers, by=None, name="old", expires_at=datetime.now(UTC) - timedelta(seconds=1)
         )
-        test_env = await service.create_key(c, acme.tenant.id, peppers, name="test", env="test")
-        revoked = await service.create_key(c, acme.tenant.id, peppers, name="gone")
-        await service.revoke_key(c, acme.tenant.id, revoked.key.id)
+        test_env = await service.create_key(c, acme.tenant.id, peppers, by=None, name="test", env="test")
+        revoked = await service.create_key(c, acme.tenant.id, peppers, by=None, name="gone")
+        await service.revoke_key(c, acme.tenant.id, revoked.key.id, by=None)
     async with database.operator() as c:
         await service.set_status(c, globex.tenant.id, "suspended")
     unknown = keys.make("live", peppers)
@@ -124,7 +124,7 @@ async def test_every_dead_key_gets_the_same_answer(database: Database, peppers: 
 async def test_revocation_and_suspension_are_seen_once_the_cache_is_old(database: Database, auth, clock, acme):
     await auth.authenticate(acme.header)
     async with database.tenant(acme.tenant.id) as c:
-        await service.revoke_key(c, acme.tenant.id, acme.issued.key.id)
+        await service.revoke_key(c, acme.tenant.id, acme.issued.key.id, by=None)
     await auth.authenticate(acme.header)  # still cached, for less than two seconds
     clock.now += 1.01
     with pytest.raises(Unauthenticated):
@@ -135,7 +135,7 @@ async def test_real_time_from_revoke_to_refusal_is_under_two_seconds(database: D
     auth = Authenticator(database, peppers)
     await auth.authenticate(acme.header)
     async with database.tenant(acme.tenant.id) as c:
-        await service.revoke_key(c, acme.tenant.id, acme.issued.key.id)
+        await service.revoke_key(c, acme.tenant.id, acme.issued.key.id, by=None)
     started = time.monotonic()
     while time.monotonic() - started < 5:
         try:
@@ -185,15 +185,15 @@ async def test_keys_belong_to_their_tenant(database: Database, peppers: Peppers,
         assert [k.id for k in await service.list_keys(c, globex.tenant.id)] == [globex.issued.key.id]
         for foreign in (acme.issued.key.id, acme.tenant.id):
             with pytest.raises(NotFound):
-                await service.revoke_key(c, globex.tenant.id, foreign)
+                await service.revoke_key(c, globex.tenant.id, foreign, by=None)
         with pytest.raises(NotFound):  # even when our own WHERE named the other tenant
-            await service.revoke_key(c, acme.tenant.id, acme.issued.key.id)
+            await service.revoke_key(c, acme.tenant.id, acme.issued.key.id, by=None)
 
 
 async def test_nobody_makes_an_operator_key_from_a_tenants_transaction(database: Database, peppers: Peppers, acme):
     async with database.tenant(acme.tenant.id) as c:
         with pytest.raises(InvalidInput):
-            await service.create_key(c, acme.tenant.id, peppers, name="x", scopes=["operator"])
+            await service.create_key(c, acme.tenant.id, peppers, by=None, name="x", scopes=["operator"])
     with pytest.raises(Exception, match="row-level security"):
         async with database.tenant(acme.tenant.id) as c:
             await service._issue(c, acme.tenant.id, peppers, "x", "live", ["operator"], None)
@@ -205,8 +205,8 @@ async def test_nobody_makes_an_operator_key_from_a_tenants_transaction(database:
 async def test_expiry_only_comes_closer(database: Database, peppers: Peppers, acme):
     soon, later = (datetime.now(UTC) + timedelta(hours=h) for h in (1, 9))
     async with database.tenant(acme.tenant.id) as c:
-        assert (await service.expire_key(c, acme.tenant.id, acme.issued.key.id, soon)).expires_at == soon
-        assert (await service.expire_key(c, acme.tenant.id, acme.issued.key.id, later)).expires_at == soon
+        assert (await service.expire_key(c, acme.tenant.id, acme.issued.key.id, soon, by=None)).expires_at == soon
+        assert (await service.expire_key(c, acme.tenant.id, acme.issued.key.id, later, by=None)).expires_at == soon
 
 
 async def test_tenants_have_unique_names_and_pages(database: Database, acme, globex):

@@ -1,10 +1,12 @@
 import { Plus } from "lucide-react";
 import { type FormEvent, useState } from "react";
+import { ShownOnce } from "@/components/shown-once";
 import { Button } from "@/components/ui/button";
-import { Copy } from "@/components/ui/copy";
 import { Dialog, DialogActions } from "@/components/ui/dialog";
 import { Field, Input } from "@/components/ui/input";
 import { Select } from "@/components/ui/select";
+import { mayGive } from "@/features/session/scopes";
+import { useSession } from "@/features/session/session";
 import { ApiError } from "@/lib/api/errors";
 import type { KeyCreate, KeyView } from "@/lib/api/schema";
 
@@ -15,9 +17,9 @@ const LIVES = [
   { value: "365", label: "In a year" },
 ] as const;
 const SCOPES = [
-  { value: "both", label: "Inference and management" },
-  { value: "inference", label: "Inference only" },
-  { value: "manage", label: "Management only" },
+  { value: "both", label: "Inference and management", scopes: ["inference", "manage"] },
+  { value: "inference", label: "Inference only", scopes: ["inference"] },
+  { value: "manage", label: "Management only", scopes: ["manage"] },
 ] as const;
 
 /** create: where the key is made, one's own tenant or, for the operator, another. */
@@ -47,7 +49,9 @@ function CreateDialog({
   onClose: () => void;
 }) {
   const [name, setName] = useState("");
-  const [scopes, setScopes] = useState<(typeof SCOPES)[number]["value"]>("both");
+  const { me } = useSession();
+  const choices = SCOPES.filter((one) => mayGive(me.scopes, one.scopes));
+  const [chosen, setChosen] = useState<(typeof SCOPES)[number]["value"]>(choices[0]?.value ?? "both");
   const [life, setLife] = useState<(typeof LIVES)[number]["value"]>("0");
   const [error, setError] = useState<string | null>(null);
   const [made, setMade] = useState<KeyView | null>(null);
@@ -63,7 +67,7 @@ function CreateDialog({
       setMade(
         await create({
           name: name.trim(),
-          scopes: scopes === "both" ? ["inference", "manage"] : [scopes],
+          scopes: [...(SCOPES.find((one) => one.value === chosen)?.scopes ?? [])],
           expires_at: days ? new Date(Date.now() + days * 86_400_000).toISOString() : null,
         }),
       );
@@ -74,22 +78,13 @@ function CreateDialog({
 
   if (made) {
     return (
-      <Dialog
-        open
-        onClose={onClose}
+      <ShownOnce
         title={`Key “${made.name}”`}
         description="Copy it now: it is shown this once and kept nowhere."
-      >
-        <output className="block rounded-lg border border-line bg-raised p-3 font-mono text-sm break-all select-all">
-          {made.key}
-        </output>
-        <DialogActions>
-          <Copy text={made.key ?? ""} label="Copy key" />
-          <Button look="solid" size="sm" onClick={onClose}>
-            I have it
-          </Button>
-        </DialogActions>
-      </Dialog>
+        secrets={[{ label: "Key", text: made.key ?? "" }]}
+        done="I have it"
+        onClose={onClose}
+      />
     );
   }
   return (
@@ -106,9 +101,14 @@ function CreateDialog({
             />
           )}
         </Field>
-        <Field label="May do">
+        <Field
+          label="May do"
+          hint={
+            choices.length < SCOPES.length ? "A key may do no more than the one that makes it." : undefined
+          }
+        >
           {(field) => (
-            <Select id={field.id} value={scopes} onChange={setScopes} choices={SCOPES} className="w-full" />
+            <Select id={field.id} value={chosen} onChange={setChosen} choices={choices} className="w-full" />
           )}
         </Field>
         <Field label="Expires">

@@ -10,6 +10,7 @@ import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
 import { ImpactLines } from "@/features/adapters/impact";
+import { mayEnd } from "@/features/session/scopes";
 import { useSession } from "@/features/session/session";
 import type { KeyView } from "@/lib/api/schema";
 import { ago, dateTime } from "@/lib/format";
@@ -59,14 +60,15 @@ export function KeysPage() {
         header: () => <span className="sr-only">Acts</span>,
         meta: { numeric: true },
         cell: ({ row }) =>
-          stateOf(row.original) === "active" && (
+          stateOf(row.original) === "active" &&
+          mayEnd(me.scopes, row.original.scopes) && (
             <Button look="danger" size="sm" onClick={() => setRevoking(row.original)}>
               Revoke<span className="sr-only"> {row.original.name}</span>
             </Button>
           ),
       },
     ],
-    [me.key],
+    [me.key, me.scopes],
   );
 
   return (

@@ -5,9 +5,9 @@ import { Confirm } from "@/components/confirm";
 import { DataTable } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
 import { PageHeader } from "@/components/layout/page";
+import { ShownOnce } from "@/components/shown-once";
 import { Button } from "@/components/ui/button";
 import { Chip } from "@/components/ui/chip";
-import { Dialog } from "@/components/ui/dialog";
 import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
@@ -15,8 +15,10 @@ import { ImpactLines } from "@/features/adapters/impact";
 import { useSession } from "@/features/session/session";
 import type { MemberView, SignInLink } from "@/lib/api/schema";
 import { ago, dateTime } from "@/lib/format";
-import { InviteDialog, Secret } from "./invite";
-import { ROLES, roleLabel, useTeam, useTeamActs } from "./team";
+import { InviteDialog } from "./invite";
+import { endable, grantable, ROLES, roleLabel, useTeam, useTeamActs } from "./team";
+
+const BEYOND = "Your key may do less than this person.";
 
 export function TeamPage() {
   const query = useTeam();
@@ -28,6 +30,7 @@ export function TeamPage() {
   const [linked, setLinked] = useState<{ member: MemberView; link: SignInLink } | null>(null);
 
   const { link } = acts;
+  const gives = useMemo(() => grantable(me.scopes), [me.scopes]);
   const columns = useMemo<ColumnDef<MemberView, unknown>[]>(
     () => [
       {
@@ -63,6 +66,8 @@ export function TeamPage() {
           <span className="flex justify-end gap-2">
             <Button
               size="sm"
+              disabled={!gives.some((role) => role.value === m.role)}
+              title={gives.some((role) => role.value === m.role) ? undefined : BEYOND}
               onClick={() =>
                 void link(m.key).then(
                   (made) => setLinked({ member: m, link: made }),
@@ -73,14 +78,20 @@ export function TeamPage() {
             >
               New link<span className="sr-only"> for {m.name}</span>
             </Button>
-            <Button size="sm" look="danger" onClick={() => setRemoving(m)}>
+            <Button
+              size="sm"
+              look="danger"
+              disabled={!endable(me.scopes, m.role)}
+              title={endable(me.scopes, m.role) ? undefined : BEYOND}
+              onClick={() => setRemoving(m)}
+            >
               Remove<span className="sr-only"> {m.name}</span>
             </Button>
           </span>
         ),
       },
     ],
-    [me.key, link, toast],
+    [me.key, me.scopes, gives, link, toast],
   );
 
   return (
@@ -133,13 +144,19 @@ export function TeamPage() {
       </div>
       {inviting && <InviteDialog onClose={() => setInviting(false)} />}
       {linked && (
-        <Dialog open onClose={() => setLinked(null)} title={`A link for ${linked.member.name}`}>
-          <Secret
-            label="Sign-in link"
-            hint={`Works once, until ${dateTime(linked.link.expires_at)}. It is shown this once.`}
-            text={location.origin + linked.link.path}
-          />
-        </Dialog>
+        <ShownOnce
+          title={`A link for ${linked.member.name}`}
+          description="Send it to this person alone. It is shown this once and kept nowhere."
+          secrets={[
+            {
+              label: "Sign-in link",
+              hint: `Works once, until ${dateTime(linked.link.expires_at)}.`,
+              text: location.origin + linked.link.path,
+            },
+          ]}
+          done="Sent"
+          onClose={() => setLinked(null)}
+        />
       )}
       {removing && (
         <Confirm
