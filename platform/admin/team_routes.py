@@ -57,7 +57,8 @@ async def invite(
 async def make_member_link(
     key: KeyId, principal: Principal, database: Database, browser: BrowserSessions
 ) -> schemas.SignInLink:
-    """Another link for a member who lost theirs; once, within a day. For those alone who may do no more than the calling key."""
+    """Another link for a member who lost theirs; once, within a day. For those who may do no more than the
+    calling key."""
     key_id = ids.from_text("key", key)
     async with database.tenant(principal.tenant_id) as connection:
         await team.check_link(connection, principal, key_id)

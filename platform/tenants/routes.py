@@ -114,8 +114,8 @@ async def create_key(
     """The answer holds the key; it is never shown again. It may do no more than the key that asks."""
     async with database.tenant(principal.tenant_id) as connection:
         issued = await service.create_key(
-            connection, principal.tenant_id, peppers, by=principal, name=data.name, env=settings.environment, scopes=data.scopes,
-            expires_at=data.expires_at,
+            connection, principal.tenant_id, peppers, by=principal, name=data.name, env=settings.environment,
+            scopes=data.scopes, expires_at=data.expires_at,
         )  # fmt: skip
     return schemas.KeyView.of(issued.key, issued.text)
 

@@ -89,8 +89,8 @@ async def create_key(
     expires_at: datetime | None = None,
     person: bool = False,
 ) -> IssuedKey:
-    """In the tenant's transaction. by: who asks, None for the installation itself. Operator keys can only be made in an
-    operator transaction, by bootstrap. Raises InvalidInput, or PermissionDenied for scopes that `by` lacks."""
+    """In the tenant's transaction. by: who asks, None for the installation itself. Operator keys can only be made in
+    an operator transaction, by bootstrap. Raises InvalidInput, or PermissionDenied for scopes that `by` lacks."""
     if not _LABEL.fullmatch(name):
         raise InvalidInput("name must hold 1 to 100 printable characters.", param="name")
     if env not in ("live", "test"):
