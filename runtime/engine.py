@@ -104,8 +104,7 @@ class Engine:
 
     def abort(self, request_id: str, now: float) -> None:
         """Its Finished comes out of the next step, which computes nothing for it any more."""
-        if self._exchange is not None and self._exchange.intake.abort(request_id):
-            self._told.append(Finished(request_id, Usage(), "abort"))
+        self._expect_no_more(lambda submit: submit.request_id == request_id)
         self._scheduler.abort(request_id, now)
 
     def warm(self, digest: bytes) -> None:
@@ -129,8 +128,8 @@ class Engine:
         self._scheduler.drop_namespace(namespace, abort)
 
     def drop_tenant(self, tenant: str, abort: bool) -> None:
-        if abort:
-            self._expect_no_more(lambda submit: submit.tenant == tenant)
+        """See Scheduler.drop_tenant. Of what is expected nobody would know that its KV must not stay: it ends."""
+        self._expect_no_more(lambda submit: submit.tenant == tenant)
         self._scheduler.drop_tenant(tenant, abort)
 
     def step_back(self, stage: Stage) -> None:
@@ -216,9 +215,8 @@ class Engine:
         return refused
 
     def _expect_no_more(self, which: Callable[[Submit], bool]) -> None:
-        for submit in () if self._exchange is None else self._exchange.intake.expected():
-            if which(submit) and self._exchange is not None and self._exchange.intake.abort(submit.request_id):
-                self._told.append(Finished(submit.request_id, Usage(), "abort"))
+        if self._exchange is not None:
+            self._told += self._exchange.forget(which)
 
     def _start_expected(self, now: float) -> None:
         for ready in () if self._exchange is None else self._exchange.before(now, self._scheduler.running):

@@ -11,7 +11,7 @@ from tenantry.adapters.room import Footprint
 from tenantry.runtime.counts import HandOffCounts
 from tenantry.runtime.disagg.intake import Intake, Ready
 from tenantry.runtime.disagg.outbox import Outbox
-from tenantry.runtime.messages import Event, HandOff, Submit
+from tenantry.runtime.messages import Event, Finished, HandOff, Submit, Usage
 from tenantry.runtime.plan import StepPlan, StepResult
 
 
@@ -26,6 +26,11 @@ class Exchange:
 
     def expect(self, submit: Submit, footprint: Footprint, now: float) -> None:
         self.intake.expect(submit, footprint, now)
+
+    def forget(self, which: Callable[[Submit], bool]) -> list[Finished]:
+        """Expect these no more: their ends."""
+        ended = [submit.request_id for submit in self.intake.expected() if which(submit)]
+        return [Finished(request_id, Usage(), "abort") for request_id in ended if self.intake.abort(request_id)]
 
     def take(self, request_id: str, hand_off: HandOff) -> None:
         self.intake.take(request_id, hand_off)

@@ -70,6 +70,10 @@ class Intake:
         return [entry.submit for entry in self._expected.values()] + [ready.submit for ready in self._ready]
 
     @property
+    def leases(self) -> list[Lease]:
+        return [entry.lease for entry in self._expected.values() if entry.lease is not None]
+
+    @property
     def reserved(self) -> int:
         """Pages that no sequence has yet."""
         return self._reserved

@@ -7,14 +7,14 @@ argument, the same calls give the same plans. It must not know text, tensors, te
                           ^------------- preempted <-----------------'
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 from types import MappingProxyType
 
 from tenantry.adapters.residency import Outcome, Residency
 from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.arena import BlockClass
-from tenantry.runtime.cache.leases import KvCache
+from tenantry.runtime.cache.leases import KvCache, Lease
 from tenantry.runtime.config import ScheduleConfig
 from tenantry.runtime.counts import Stats
 from tenantry.runtime.errors import AdapterUnavailable, InvalidRequest, QueueFull, RuntimeRefusal, ShareFull
@@ -286,11 +286,12 @@ class Scheduler:
         """Of adapters, pages, requests, and of what steps take."""
         return self._totals.stats(self.cache, self._waiting, self._sequences, self._claims, self.times, self._ledger)
 
-    def check(self) -> None:
-        """Assert every invariant. Slow: walks all pages, nodes and requests."""
+    def check(self, expected: Iterable[Lease] = ()) -> None:
+        """Assert every invariant. Slow: walks all pages, nodes and requests. expected: leases of prompts that other
+        engines compute."""
         requests = list(self._requests.values())
         self.cache.check()
-        self._sequences.check(requests)
+        self._sequences.check(requests, expected)
         self._claims.check(requests)
         self._waiting.check()
         assert len(self._sequences.running) <= self._config.max_running, "too many run"

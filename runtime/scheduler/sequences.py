@@ -7,7 +7,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterable
 
-from tenantry.runtime.cache.leases import KvCache
+from tenantry.runtime.cache.leases import KvCache, Lease
 from tenantry.runtime.scheduler.fairness import Flow
 from tenantry.runtime.scheduler.request import Phase, Request, Sequence
 
@@ -120,8 +120,9 @@ class Sequences:
             self.ready.remove(sequence)
         sequence.phase = Phase.ENDED
 
-    def check(self, requests: Iterable[Request]) -> None:
-        """Assert that every live sequence is in exactly one queue, in order, with the pages it ought to have."""
+    def check(self, requests: Iterable[Request], expected: Iterable[Lease] = ()) -> None:
+        """Assert that every live sequence is in exactly one queue, in order, with the pages it ought to have; and
+        that there are no leases but theirs and those expected."""
         live = sorted((s for r in requests for s in r.sequences if s.phase is not Phase.ENDED), key=_rank)
         assert sorted(self.running + self.ready, key=_rank) == live, "a live sequence is in no queue, or in two"
         assert self.running == sorted(self.running, key=_rank), "running out of order"
@@ -132,7 +133,7 @@ class Sequences:
         leases = [s.lease for s in self.running if s.lease is not None]
         assert len(leases) == len(self.running), "runs without pages"
         assert all(s.lease is None for s in self.ready), "waits with pages"
-        self._cache.check_leases(leases)
+        self._cache.check_leases([*leases, *expected])
         for sequence, lease in zip(self.running, leases, strict=True):
             assert sequence.computed < len(sequence.tokens), "nothing left to compute"
             assert lease.sealed * self._cache.page_size <= sequence.computed, "a page sealed before its tokens"

@@ -12,9 +12,10 @@ from tenantry.runtime.cache.tiers import Tiers
 from tenantry.runtime.config import CacheConfig
 from tenantry.runtime.plan import Copied
 from tenantry.runtime.scheduler.scheduler import Scheduler
-from tests.scheduling.lower import Below, TieredSimulator, run
 from tests.scheduling.planted_tiers import TIER_DEFECTS
-from tests.scheduling.world import World, crowded
+from tests.scheduling.simulator import Simulator
+from tests.scheduling.swarm import run
+from tests.scheduling.world import Below, World, crowded
 
 BLOCKS = 6
 SEEDS_PER_BLOCK = 10
@@ -31,13 +32,19 @@ def seen() -> Counter[str]:
     return Counter()
 
 
+def tiered(seed: int) -> World:
+    """A swarm's world, with tiers in any case."""
+    return replace(World.swarm(seed), below=Below.swarm(seed))
+
+
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_every_invariant_holds_with_tiers_below(block: int, seen: Counter[str]):
     for seed in range(block * SEEDS_PER_BLOCK, (block + 1) * SEEDS_PER_BLOCK):
-        seen.update(run(seed, STEPS))
+        seen.update(run(seed, STEPS, tiered(seed)))
     for seed in range(block * 4, block * 4 + 4):  # much that comes back, from a disk that does everything
-        world = replace(World.swarm(seed), tenants=1, adapter_sizes=(), max_context=400, nan=0.0)
-        seen.update(run(seed, STEPS, world, Below(8, 60, slow=2, bad=0.2, gone=0.1, refused=0.2, restart=1.0)))
+        below = Below(8, 60, slow=2, bad=0.2, gone=0.1, refused=0.2, restart=1.0)
+        world = replace(World.swarm(seed), tenants=1, adapter_sizes=(), max_context=400, nan=0.0, below=below)
+        seen.update(run(seed, STEPS, world))
 
 
 def test_every_fault_of_the_tiers_fired(seen: Counter[str]):
@@ -50,21 +57,21 @@ def test_every_fault_of_the_tiers_fired(seen: Counter[str]):
 @pytest.mark.parametrize("block", range(20))
 def test_tiers_soak(block: int):
     for seed in range(3_000_000 + block * 50, 3_000_000 + (block + 1) * 50):
-        run(seed, 1_000)
+        run(seed, 1_000, tiered(seed))
 
 
 @pytest.mark.parametrize("own_checks", [True, False], ids=["checked", "seen from outside"])
 @pytest.mark.parametrize("name", TIER_DEFECTS)
 def test_the_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
     if not own_checks:
-        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+        monkeypatch.setattr(Scheduler, "check", lambda self, *expected: None)
         monkeypatch.setattr(Tiers, "check", lambda self: None)
     TIER_DEFECTS[name](monkeypatch)
     below = Below(slots=6, disk=12, tenant=4, slow=2, bad=0.2, gone=0.1, restart=1.0)
     try:
         for seed in range(60):
-            run(seed, STEPS, crowded(seed), below)
-            run(seed, STEPS)
+            run(seed, STEPS, replace(crowded(seed), below=below))
+            run(seed, STEPS, tiered(seed))
     except (AssertionError, KeyError):
         return
     pytest.fail(f"{name} was not seen")
@@ -73,14 +80,14 @@ def test_the_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.
 # Directed
 
 
-def simulate(below: Below, **world) -> TieredSimulator:
-    return TieredSimulator(World(seed=1, adapter_sizes=(), **world), below)
+def simulate(below: Below, **world) -> Simulator:
+    return Simulator(World(seed=1, adapter_sizes=(), below=below, **world))
 
 
 LONG = tuple([2, 3, 4] * 4)
 
 
-def ended(sim: TieredSimulator, prompt: tuple[int, ...], tenant: int = 0):
+def ended(sim: Simulator, prompt: tuple[int, ...], tenant: int = 0):
     """A request's usage, run alone."""
     name = sim.submit(prompt, tenant, max_tokens=1)
     while name in sim.live:
@@ -104,18 +111,18 @@ def test_what_was_used_twice_comes_back_from_disk_after_a_restart():
     ended(sim, LONG)
     ended(sim, LONG)
     sim.drain()
-    again = TieredSimulator(sim.world, sim.below, sim.disk)
+    again = Simulator(sim.world, sim.lower.disk)
     usage = ended(again, LONG)
     assert (usage.cached, usage.cached_host, usage.cached_disk) == (10, 0, 10)
     assert ended(again, LONG, tenant=1).cached == 0
     once = simulate(Below(slots=30, disk=30))
     ended(once, LONG)
     once.drain()
-    assert not once.disk.files, "what nobody used twice is not worth a write"
+    assert not once.lower.disk.files, "what nobody used twice is not worth a write"
 
 
 def test_a_retired_adapter_leaves_nothing_in_any_tier():
-    sim = TieredSimulator(World(seed=1, adapter_sizes=(3, 3)), Below(slots=30, disk=30))
+    sim = Simulator(World(seed=1, adapter_sizes=(3, 3), below=Below(slots=30, disk=30)))
     for adapter in (0, 0, 1, 1):
         name = sim.submit(LONG, adapter=adapter, max_tokens=1)
         while name in sim.live:
@@ -123,7 +130,7 @@ def test_a_retired_adapter_leaves_nothing_in_any_tier():
     sim.drain()
     sim.drop(0)
     sim.drain()
-    assert {place[2] for place in sim.disk.files} == {sim.digests[1]}
+    assert {place[2] for place in sim.lower.disk.files} == {sim.digests[1]}
     assert {kept.place.weights for kept in sim.tiers._kept.values()} == {sim.digests[1]}
 
 
@@ -134,7 +141,7 @@ def test_a_tenant_that_is_gone_leaves_nothing_in_any_tier():
     sim.drain()
     sim.scheduler.cache.drop_tenant("tenant0")
     sim.drain()
-    assert {place[1] for place in sim.disk.files} == {sim.namespace(1, -1)}
+    assert {place[1] for place in sim.lower.disk.files} == {sim.namespace(1, -1)}
     assert {kept.place.namespace for kept in sim.tiers._kept.values()} == {sim.namespace(1, -1)}
 
 
@@ -143,7 +150,7 @@ def test_a_disk_slower_than_computing_is_not_asked():
     for _ in range(2):
         ended(sim, LONG)
     sim.drain()
-    again = TieredSimulator(sim.world, sim.below, sim.disk)
+    again = Simulator(sim.world, sim.lower.disk)
     again.scheduler.cache.page_seconds = lambda: again.tiers.fetch_s / 2
     assert ended(again, LONG).cached == 0
     again.scheduler.cache.page_seconds = lambda: again.tiers.fetch_s * 2
@@ -163,11 +170,11 @@ def test_a_full_disk_is_left_alone_for_a_while():
         ended(sim, (4, *LONG))
     assert sim.tiers.failures == failures, "writes go on"
     sim.now += 100.0
-    sim.below = sim.lower.below = Below(slots=30, disk=30)
+    sim.lower.below = Below(slots=30, disk=30)
     for _ in range(3):
         ended(sim, (3, 3, *LONG))
     sim.drain()
-    assert sim.disk.files, "the disk has room again, and nobody tries"
+    assert sim.lower.disk.files, "the disk has room again, and nobody tries"
 
 
 def test_what_left_the_disk_gives_up_its_slot_before_what_a_session_keeps():

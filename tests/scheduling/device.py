@@ -9,7 +9,7 @@ from collections.abc import Collection
 from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.arena import Arena, BlockClass
 from tenantry.runtime.cache.extents import offsets
-from tenantry.runtime.plan import Load, StepPlan
+from tenantry.runtime.plan import NOTHING_COPIED, Copied, Load, StepPlan
 from tests.scheduling.world import World
 
 
@@ -37,6 +37,10 @@ class DeviceMemory:
         for target, content in [(target, list(self.cells[source])) for source, target in plan.moves]:
             self.cells[target] = content
             self.moved += 1
+
+    def settle(self) -> Copied:
+        """Transfers that ended: there is nothing below."""
+        return NOTHING_COPIED
 
     def place(self, load: Load) -> None:
         """Where every byte goes; and nothing but a whole piece in a run, in nobody else's blocks."""

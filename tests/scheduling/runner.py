@@ -4,12 +4,13 @@ Owns what a real runner would do, and every check that only it can make. Numbers
 simulator's invariants.
 """
 
+from array import array
 from collections import Counter
 from random import Random
 
 from tenantry.adapters.room import Footprint
 from tenantry.runtime.cache.arena import Arena, BlockClass
-from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
+from tenantry.runtime.plan import Arrival, Row, RowResult, StepPlan, StepResult
 from tests.scheduling.device import DeviceMemory
 from tests.scheduling.guessing import Cells, verdict
 from tests.scheduling.world import Client, World, mix, pick, salt
@@ -19,10 +20,11 @@ class FakeRunner:
     """device: adapters that are resident. loading: steps until each of the others is. seen: what has happened."""
 
     def __init__(
-        self, world: World, rng: Random, arena: Arena, footprints: dict[bytes, Footprint], seen: Counter[str]
-    ) -> None:
+        self, world: World, rng: Random, arena: Arena, memory: DeviceMemory, footprints: dict[bytes, Footprint],
+        seen: Counter[str],
+    ) -> None:  # fmt: skip
         self.world, self.rng, self.arena, self.footprints, self.seen = world, rng, arena, footprints, seen
-        self.memory = DeviceMemory(world, footprints)
+        self.memory = memory
         self.kv = self.memory.cells
         self.device: set[bytes] = set()
         self.loading: dict[bytes, int] = {}
@@ -47,8 +49,12 @@ class FakeRunner:
         assert sum(map(computed, plan.rows)) <= world.budget, "8: over the token budget"
         assert len({r.sequence for r in plan.rows}) == len(plan.rows) <= world.max_running, "8: too many rows"
         writes: Counter[int] = Counter()
+        arrived = tuple(arrival.request_id for arrival in plan.arrivals if self.arrive(arrival, writes))
         rows = tuple(self.row(row, *owners[row.sequence], writes) for row in plan.rows)
         assert not writes or max(writes.values()) == 1, "1: two rows write one page"
+        for departure in plan.departures:
+            cells = [cell for page in departure.pages for cell in self.kv[page][: world.page_size]]
+            departure.target[:] = array("q", cells).tobytes()
         loaded, failed = [], []
         for digest in list(self.loading):
             memory.write(digest)
@@ -66,7 +72,23 @@ class FakeRunner:
                 self.seen["loaded"] += 1
         held = {d: memory.held[d].pieces for d in loaded if memory.held[d] != self.footprints[d]}
         self.seen["held less"] += len(held)
-        return StepResult(rows, tuple(loaded), tuple(failed), held=held)
+        departed = tuple(departure.request_id for departure in plan.departures)
+        copied = memory.settle()
+        return StepResult(
+            rows, tuple(loaded), tuple(failed), held=held, copied=copied, arrived=arrived, departed=departed
+        )
+
+    def arrive(self, arrival: Arrival, writes: Counter[int]) -> bool:
+        """Write what another engine has computed; now and then that fails in the middle."""
+        size, cells = self.world.page_size, array("q", arrival.source.tobytes())
+        fails = self.rng.random() < self.world.load_fails
+        assert len(cells) == size * len(arrival.pages), "3: another number of pages than were computed"
+        for at, page in enumerate(arrival.pages):
+            kind = self.arena.class_of(page)
+            assert kind in (BlockClass.OWNED, BlockClass.FENCED), "6: an arrival overwrites what is not its own"
+            writes[page] += 1
+            self.kv[page][:size] = [-8] * size if fails else cells[at * size : (at + 1) * size]
+        return not fails
 
     def row(self, row: Row, client: Client, choice: int, writes: Counter[int]) -> RowResult:
         size = self.world.page_size

@@ -43,6 +43,8 @@ class Swarm:
         deadline = world.seconds[0] * rng.randint(1, 10) if rng.random() < world.deadline else 0.0
         priority = rng.randint(-1, 1) if rng.random() < world.priorities else 0
         tenant, adapter = rng.randrange(world.tenants), rng.randrange(-1, len(world.adapter_sizes))
+        if world.elsewhere and rng.random() < world.elsewhere:
+            sampling |= {rng.choice(("expect", "hand_off")): True}
         self.sim.submit(prompt, tenant, adapter, deadline, rng.randrange(world.keys), priority, **sampling)
 
     def once(self) -> None:
@@ -50,6 +52,8 @@ class Swarm:
         for _ in range(3):
             if rng.random() < world.arrivals and len(sim.live) < 40:
                 self.submit()
+        if world.below is not None and rng.random() < world.below.pressed:
+            sim.press()
         live = list(sim.live)
         if live and rng.random() < world.abort:
             sim.abort(rng.choice(live))
@@ -66,25 +70,47 @@ class Swarm:
         victims = [rng.choice(live)] if live and rng.random() < world.abort_in_flight else []
         sim.step(victims)
 
+    def restart(self) -> None:
+        """Another engine over the same disk."""
+        assert self.sim.lower is not None
+        old, self.sim = self.sim, Simulator(self.world, self.sim.lower.disk)
+        self.sim.seen.update(old.seen)
+        self.sim.seen["restart"] += 1
+
 
 def run(seed: int, steps: int, world: World | None = None) -> Counter[str]:
-    """Steps of one seed, then its drain. Returns what has happened, preemptions and evictions included."""
+    """Steps of one seed, with a drain from time to time. Returns what has happened, preemptions and evictions
+    included."""
     swarm = Swarm(seed, world)
-    sim = swarm.sim
+    below = swarm.world.below
+    done, counted = 0, Counter[str]()
     try:
-        while sim.steps < steps:
-            for _ in range(min(1000, steps - sim.steps)):
+        while done < steps:
+            before = swarm.sim.steps
+            for _ in range(min(100 if below is not None else 1000, steps - done)):
                 swarm.once()
-            sim.drain()
+            swarm.sim.drain()
+            done += swarm.sim.steps - before
+            if below is not None and swarm.rng.random() < below.restart:
+                counted += _counted(swarm.sim)
+                swarm.restart()
     except BaseException as error:
         error.add_note(f"replay: PYTHONPATH=.src python -m tests.scheduling.swarm {seed} {steps}")
-        error.add_note(f"at step {sim.steps} of {swarm.world}")
+        error.add_note(f"at step {done} and up to a thousand more of {swarm.world}")
         raise
-    sim.seen["preemption"] += sim.scheduler.stats().preemptions
-    sim.seen["yielded"] += sim.scheduler.stats().yielded
-    sim.seen["steps"] += sim.steps
-    sim.seen["moved"] += sim.runner.memory.moved
-    return sim.seen
+    return swarm.sim.seen + counted + _counted(swarm.sim)
+
+
+def _counted(sim: Simulator) -> Counter[str]:
+    """What the core has counted itself."""
+    stats = sim.scheduler.stats()
+    found = Counter({"preemption": stats.preemptions, "yielded": stats.yielded, "steps": sim.steps})
+    found["moved"] = sim.runner.memory.moved
+    if stats.tiers:
+        host, disk = stats.tiers
+        found.update({"host hit": host.hits, "disk hit": disk.hits, "host eviction": host.evictions})
+        found.update({"disk eviction": disk.evictions, "shed page": host.shed, "unplaced": sim.tiers.unplaced})
+    return found
 
 
 def several(first: int, count: int, steps: int) -> Counter[str]:

@@ -4,6 +4,8 @@ Each is planted twice: once with the core's own check after every event, once wi
 and the clients see.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from tenantry.runtime.cache.memory import Memory
@@ -11,6 +13,7 @@ from tenantry.runtime.scheduler.scheduler import Scheduler
 from tests.scheduling.planted import DEFECTS
 from tests.scheduling.planted_flights import FLIGHT_DEFECTS
 from tests.scheduling.planted_guesses import GUESS_DEFECTS
+from tests.scheduling.planted_hand_off import HAND_OFF_DEFECTS
 from tests.scheduling.planted_memory import MEMORY_DEFECTS
 from tests.scheduling.planted_shares import SHARE_DEFECTS
 from tests.scheduling.scenarios import (
@@ -19,7 +22,7 @@ from tests.scheduling.scenarios import (
     shares_under_all_conditions,
 )
 from tests.scheduling.swarm import run
-from tests.scheduling.world import crowded
+from tests.scheduling.world import World, crowded
 
 SEEDS = 150
 STEPS = 150
@@ -29,7 +32,7 @@ STEPS = 150
 @pytest.mark.parametrize("name", [*DEFECTS, *GUESS_DEFECTS])
 def test_the_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
     if not own_checks:
-        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+        monkeypatch.setattr(Scheduler, "check", lambda self, *expected: None)
     (DEFECTS | GUESS_DEFECTS)[name](monkeypatch)
     for seed in range(SEEDS):
         try:
@@ -43,7 +46,7 @@ def test_the_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.
 @pytest.mark.parametrize("name", MEMORY_DEFECTS)
 def test_a_crowded_simulator_catches(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
     if not own_checks:
-        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+        monkeypatch.setattr(Scheduler, "check", lambda self, *expected: None)
         monkeypatch.setattr(Memory, "check", lambda self: None)
     MEMORY_DEFECTS[name](monkeypatch)
     try:
@@ -61,7 +64,7 @@ def test_a_simulator_that_counts_what_each_tenant_got_catches(
     name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch
 ):
     if not own_checks:
-        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+        monkeypatch.setattr(Scheduler, "check", lambda self, *expected: None)
     SHARE_DEFECTS[name](monkeypatch)
     try:
         shares_under_all_conditions()
@@ -76,7 +79,21 @@ def test_a_simulator_that_counts_what_each_tenant_got_catches(
 @pytest.mark.parametrize("name", FLIGHT_DEFECTS)
 def test_a_stampede_catches(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
     if not own_checks:
-        monkeypatch.setattr(Scheduler, "check", lambda self: None)
+        monkeypatch.setattr(Scheduler, "check", lambda self, *expected: None)
     FLIGHT_DEFECTS[name](monkeypatch)
     with pytest.raises(AssertionError):
         flights()
+
+
+@pytest.mark.parametrize("own_checks", [True, False], ids=["checked", "seen from outside"])
+@pytest.mark.parametrize("name", HAND_OFF_DEFECTS)
+def test_other_engines_catch(name: str, own_checks: bool, monkeypatch: pytest.MonkeyPatch):
+    if not own_checks:
+        monkeypatch.setattr(Scheduler, "check", lambda self, *expected: None)
+    HAND_OFF_DEFECTS[name](monkeypatch)
+    for seed in range(SEEDS):
+        try:
+            run(seed, STEPS, replace(crowded(seed) if seed % 2 else World.swarm(seed), elsewhere=0.9))
+        except AssertionError:
+            return
+    pytest.fail(f"{name} passed {SEEDS} seeds of {STEPS} steps")

@@ -24,6 +24,8 @@ MUST_HAPPEN = (
     "finished stop", "finished length", "finished abort", "finished error", "refused overloaded",
     "refused too_many_waiting", "refused invalid_request", "refused adapter_unavailable",
     "refused context_length_exceeded",
+    "saved", "restored", "released", "shed", "grown", "stored", "fetched", "bad", "missing", "refused", "erased",
+    "restart", "host hit", "disk hit", "taken", "lie", "handed over", "not handed over", "held up",
 )  # fmt: skip
 
 

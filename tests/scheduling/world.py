@@ -24,6 +24,47 @@ def pick(state: int, salt: int, vocab: int, forbidden: tuple[int, ...]) -> int:
     return allowed[(mix(state, salt) >> 7) % len(allowed)]
 
 
+@dataclass(frozen=True)
+class Below:
+    """What one seed has below the device: pages of host memory and of disk, steps that a transfer lasts, what a disk
+    does wrong by transfer; by a hundred steps whether another engine begins over the same disk; by step whether host
+    memory is wanted elsewhere, or no more; and what each tenant has of the tree's pages at least and at most."""
+
+    slots: int = 8
+    disk: int = 0
+    tenant: int = 0
+    slow: int = 0
+    bad: float = 0.0
+    gone: float = 0.0
+    refused: float = 0.0
+    restart: float = 0.0
+    pressed: float = 0.0
+    least: int = 0
+    most: int = 0
+
+    @classmethod
+    def swarm(cls, seed: int) -> "Below":
+        rng = Random(seed ^ 0xB10)
+
+        def some(*values: float) -> float:
+            return rng.choice(values) if rng.random() < 0.5 else 0.0
+
+        disk = rng.choice((0, 6, 20, 60))
+        return cls(
+            slots=rng.choice((1, 2, 4, 8, 30)),
+            disk=disk,
+            tenant=rng.choice((0, 3, 9)) if disk else 0,
+            slow=rng.choice((0, 0, 1, 4)),
+            bad=some(0.1, 0.5),
+            gone=some(0.1, 0.5),
+            refused=some(0.02, 0.2),
+            restart=some(1.0),
+            pressed=0.05 if seed % 3 == 0 else 0.0,
+            least=rng.choice((0, 0, 2)),
+            most=rng.choice((0, 0, 6)),
+        )
+
+
 @dataclass
 class World:
     """What one seed turns on. Probabilities are per step."""
@@ -74,6 +115,8 @@ class World:
     pool_s: float = 0.0
     credit: float = 0.0
     forget: float = 0.0
+    below: Below | None = None
+    elsewhere: float = 0.0  # of requests: whether another engine is to compute the prompt, or this one for another
 
     @classmethod
     def swarm(cls, seed: int) -> "World":
@@ -136,6 +179,8 @@ class World:
             pool_s=some(5.0, 50.0),
             credit=some(4.0, 40.0),
             forget=some(0.01, 0.05),
+            below=Below.swarm(seed) if rng.random() < 0.3 else None,
+            elsewhere=rng.choice((0.0, 0.0, 0.3, 0.9)),
         )
 
 
@@ -200,7 +245,9 @@ class Client:
     drafted: int = 0
     standing: dict[int, int] = field(default_factory=dict)  # guesses that stood in the step in flight, by choice
     accepted: int = 0
-    submitted: float = 0.0
+    expected: bool = False  # another engine computes its prompt
+    elsewhere: int = 0  # tokens of its prompt that one has computed
+    submitted: float = 0.0  # to the scheduler
     started: bool = False
 
     def tokens(self, choice: int) -> list[int]:
