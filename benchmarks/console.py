@@ -25,9 +25,11 @@ import structlog
 from benchmarks.console_rows import Size, seed
 from benchmarks.report import Report
 from tenantry.platform.core import embedded
+from tenantry.platform.core.database import Database
 from tenantry.platform.core.migrate import migrate
 from tenantry.platform.core.roles import APP, DATABASE, OWNER, SUPERUSER, ensure_roles
-from tenantry.platform.testing import GatewayThread, LiveGateway
+from tenantry.platform.metering.closing import Closer
+from tenantry.platform.testing import GatewayThread
 
 TARGET = "<= 300"
 PAGE = 50
@@ -51,7 +53,7 @@ def measure(report: Report, size: Size, rounds: int) -> None:
             base = mine.get("/v1/models").json()["data"][0]["x_base_model_id"]
             _price(operators, base)
             began = perf_counter()
-            asyncio.run(_seed(server, live, tenant, base, size))
+            asyncio.run(_seed(report, server, tenant, base, size))
             report.add("seeding", perf_counter() - began, "s", adapters=size.adapters, events=size.events)
             for who, asks in ((mine, tenant_asks(mine)), (operators, operator_asks(tenant, base))):
                 for what, path, params in asks:
@@ -105,6 +107,7 @@ def tenant_asks(client: httpx.Client) -> list[Ask]:
         ("sessions", "sessions", {"limit": PAGE}),
         ("a session's turns", f"sessions/{sessions[0]['id']}/turns", {}),
     ]  # fmt: skip
+    lists += [(f"usage by {by}", "usage", {"group_by": by}) for by in ("adapter", "key", "hour", "total")]
     charts: list[Ask] = []
     for days, bucket in ((1, "hour"), (7, "day"), (30, "day"), (90, "day")):
         span = {"bucket": bucket, "from": (datetime.now(UTC) - timedelta(days=days)).isoformat()}
@@ -151,12 +154,17 @@ async def _prepare(server: embedded.EmbeddedPostgres) -> None:
     await ensure_roles(server.admin_dsn, DATABASE)
 
 
-async def _seed(server: embedded.EmbeddedPostgres, live: LiveGateway, tenant: str, base: str, size: Size) -> None:
+async def _seed(report: Report, server: embedded.EmbeddedPostgres, tenant: str, base: str, size: Size) -> None:
     admin = server.dsn(SUPERUSER)
     connection = await asyncpg.connect(admin)
     price = await connection.fetchval("SELECT id FROM price LIMIT 1")
     await connection.close()
     await seed(admin, UUID(hex=tenant.partition("_")[2]), UUID(hex=base.partition("_")[2]), price, size)
+    database = await Database.connect(server.dsn(APP))
+    began = perf_counter()
+    days = await Closer(database).close()
+    await database.close()
+    report.add("closing days", perf_counter() - began, "s", days=days)
 
 
 def main() -> None:

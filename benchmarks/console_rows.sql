@@ -47,6 +47,7 @@ INSERT INTO usage_hour (tenant_id, hour, key_id, base_model_id, adapter_id, adap
   SELECT tenant_id, date_trunc('hour', occurred_at, 'UTC'), key_id, base_model_id, adapter_id, adapter_version_id, count(*),
          sum(prompt), sum(cached), sum(completion), sum(nano), sum(drafted), sum(accepted)
   FROM usage_event WHERE tenant_id = '{tenant}' GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 2;
+UPDATE usage_closed SET until = '-infinity';  -- what lies in the past was not there when the gateway closed it
 INSERT INTO wallet_entry (tenant_id, seq, kind, nano, balance_after, request_id, at)
   SELECT '{tenant}', e.i, 'usage', -1000, -1000 * e.i, e.id, uuid_extract_timestamp(e.id) FROM e;
 INSERT INTO session (tenant_id, id, kind, model, keep_s, created_at, last_at, expires_at)

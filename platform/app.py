@@ -39,6 +39,7 @@ from tenantry.platform.gateway.request import StrictRequest
 from tenantry.platform.gateway.runs import Runs
 from tenantry.platform.metering import routes as metering
 from tenantry.platform.metering.admission import Admission
+from tenantry.platform.metering.closing import Closer
 from tenantry.platform.metering.epochs import Epoch
 from tenantry.platform.metering.journal import Journal
 from tenantry.platform.metering.prices import ensure_price
@@ -112,6 +113,7 @@ class Gateway:
         self.departure = Departure(database, self.registry, parts.serving.engine)
         self.health = health.Health(database, self.epoch, parts.serving.engine, self.runs)
         self._reaper = Reaper(database, Journal(settings.journal_dir), self.telemetry)
+        self._closer = Closer(database)
         self.app: Litestar  # set by create_app, which needs the gateway's parts first
         self.books = Books()
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,7 +129,9 @@ class Gateway:
         await reject_stale(self.parts.database)
         self.settler.start()
         await self.epoch.start()
-        forever = (self._reaper.run, self._sweeper.run, self._purger.run, self._reconcile_forever)
+        forever = (
+            self._reaper.run, self._sweeper.run, self._purger.run, self._closer.run, self._reconcile_forever,
+        )  # fmt: skip
         self._tasks = [asyncio.create_task(work()) for work in forever]
 
     async def drain(self) -> None:

@@ -16,7 +16,7 @@ from tenantry.platform.core.recent import Pace, Recent
 from tenantry.platform.fleet.report import EngineReport
 from tenantry.platform.metering.headroom import Headroom, headroom
 from tenantry.platform.metering.reconcile import Reconciliation
-from tenantry.platform.metering.usage import Sums
+from tenantry.platform.metering.rollups import Sums
 from tenantry.runtime.counts import Stats
 
 _DAY: Final = """

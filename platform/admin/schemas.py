@@ -15,8 +15,8 @@ from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
 from tenantry.platform.core.recent import Pace
 from tenantry.platform.fleet.report import Standing
+from tenantry.platform.metering.rollups import Sums
 from tenantry.platform.metering.schemas import HeadroomView
-from tenantry.platform.metering.usage import Sums
 from tenantry.platform.tenants.schemas import Me
 from tenantry.runtime.config import Role as EngineRole
 

@@ -128,16 +128,17 @@ def usage(
     by: Annotated[str, Parameter(help="adapter, key, model, hour or total.")] = "adapter",
     since: Annotated[str | None, Parameter(help="Start, as 2026-11-21T00:00:00Z.")] = None,
     until: Annotated[str | None, Parameter(help="End, not included.")] = None,
+    limit: Annotated[int, Parameter(help="Most rows: the dearest, or the first hours.")] = 100,
     connection: Connection = LOCAL,
 ) -> None:
     """Show what the calling tenant used: requests, tokens and cost.
 
     Example: tenantry usage --by hour --since 2026-11-21T00:00:00Z --api-key tny_live_...
     """
-    query = {k: v for k, v in {"group_by": by, "from": since, "to": until}.items() if v is not None}
-    report = connection.rest().call("GET", "/api/v1/usage", params=query)
+    query = {"group_by": by, "from": since, "to": until}
+    rows = list(connection.rest().list("/api/v1/usage", limit, query))
     heading = ("hour", "hour") if by == "hour" else ("label", by)
-    show_json(report) if connection.json else show_table(report["data"], (heading, *USAGE_COLUMNS))
+    show_json(rows) if connection.json else show_table(rows, (heading, *USAGE_COLUMNS))
 
 
 def _point(rest: Rest, name: str, alias: str, number: int, reason: str) -> dict[str, Any]:

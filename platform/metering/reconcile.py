@@ -1,4 +1,4 @@
-"""Proves the books: journal = events = hourly rollups = spend = wallet, to the token and the nano.
+"""Proves the books: journal = events = hourly and daily rollups = spend = wallet, to the token and the nano.
 
 Owns the comparison only; it repairs nothing. Anything but zero is a bug or a tampered row, and an alarm.
 """
@@ -36,6 +36,14 @@ WITH event AS (
 hour AS (
   SELECT tenant_id, sum(requests) AS n, sum(prompt) AS prompt, sum(cached) AS cached, sum(completion) AS completion,
          sum(drafted) AS drafted, sum(accepted) AS accepted, sum(nano) AS nano FROM usage_hour GROUP BY 1),
+day AS (
+  SELECT tenant_id, dimension, sum(requests) AS n, sum(prompt) AS prompt, sum(cached) AS cached,
+         sum(completion) AS completion, sum(drafted) AS drafted, sum(accepted) AS accepted, sum(nano) AS nano
+  FROM usage_day GROUP BY 1, 2),
+closed AS (
+  SELECT u.tenant_id, sum(u.requests) AS n, sum(u.prompt) AS prompt, sum(u.cached) AS cached,
+         sum(u.completion) AS completion, sum(u.drafted) AS drafted, sum(u.accepted) AS accepted, sum(u.nano) AS nano
+  FROM usage_hour u JOIN usage_closed c ON c.tenant_id = u.tenant_id AND u.hour < c.until GROUP BY 1),
 entry AS (
   SELECT tenant_id, count(*) AS n, max(seq) AS seq, sum(nano) AS nano,
          coalesce(sum(-nano) FILTER (WHERE kind = 'usage'), 0) AS usage FROM wallet_entry GROUP BY 1),
@@ -61,6 +69,13 @@ SELECT * FROM (
          abs(prompt - hour_prompt) + abs(cached - hour_cached) + abs(completion - hour_completion)
            + abs(drafted - hour_drafted) + abs(accepted - hour_accepted) + abs(events - hour_n) AS tokens,
          abs(nano - hour_nano) AS nano FROM one
+  UNION ALL SELECT c.tenant_id, 'hourly and daily rollups by ' || x.dimension,
+         abs(c.prompt - coalesce(d.prompt, 0)) + abs(c.cached - coalesce(d.cached, 0))
+           + abs(c.completion - coalesce(d.completion, 0)) + abs(c.drafted - coalesce(d.drafted, 0))
+           + abs(c.accepted - coalesce(d.accepted, 0)) + abs(c.n - coalesce(d.n, 0)),
+         abs(c.nano - coalesce(d.nano, 0))
+    FROM closed c CROSS JOIN (VALUES ('adapter'), ('version'), ('key')) AS x (dimension)
+    LEFT JOIN day d ON d.tenant_id = c.tenant_id AND d.dimension = x.dimension
   UNION ALL SELECT tenant_id, 'events and wallet entries', 0, abs(nano - entry_usage) FROM one
   UNION ALL SELECT tenant_id, 'wallet balance and its entries', 0,
     abs(coalesce(balance_nano, 0) - entry_nano) FROM one

@@ -16,8 +16,9 @@ from tenantry.platform.core.errors import InvalidInput, NotFound
 from tenantry.platform.core.paging import After, Limit, cursor, cut
 from tenantry.platform.core.policy import OPERATOR, tenant, under
 from tenantry.platform.metering import prices, schemas, usage, wallet
+from tenantry.platform.metering.chart import Bucket, Measure, SeriesBy, Shape
 from tenantry.platform.metering.headroom import Headroom, headroom
-from tenantry.platform.metering.series import Bucket, Measure, SeriesBy, Shape, series
+from tenantry.platform.metering.series import series
 from tenantry.platform.tenants import service as tenants
 from tenantry.platform.tenants.principal import Principal
 
@@ -37,16 +38,23 @@ async def summarize(
     principal: Principal,
     database: Database,
     group_by: usage.GroupBy = "adapter",
+    limit: Limit = 100,
+    after: After = None,
     start: From = None,
     end: To = None,
     key: KeyFilter = None,
     adapter: AdapterFilter = None,
 ) -> schemas.UsageReport:
-    """Requests, tokens and cost by adapter, key, model, hour, or in total."""
+    """Requests, tokens and cost by adapter, key or model, the dearest first; by hour; or in total."""
+    begin = usage.Place.read(after) if after is not None else None
     window = usage.Window(start, end, _filter("key", key), _filter("adapter", adapter))
     async with database.tenant(principal.tenant_id) as connection:
-        rows = await usage.summarize(connection, principal.tenant_id, group_by, window)
-    return schemas.UsageReport(group_by, [schemas.UsageRow.of(group_by, row) for row in rows])
+        found = await usage.summarize(connection, principal.tenant_id, group_by, window, limit + 1, begin)
+    rows, more = cut(found, limit)
+    data = [schemas.UsageRow.of(group_by, row) for row in rows]
+    return schemas.UsageReport(
+        group_by=group_by, data=data, has_more=more, next=str(rows[-1].place) if more else None
+    )
 
 
 @get("/usage/events", opt=under(tenant("manage")))

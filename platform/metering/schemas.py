@@ -7,10 +7,10 @@ import msgspec
 
 from tenantry.platform.core import ids, money
 from tenantry.platform.core.paging import Page
+from tenantry.platform.metering.chart import Bucket, Point, SeriesBy
 from tenantry.platform.metering.headroom import Headroom
 from tenantry.platform.metering.prices import Dated
 from tenantry.platform.metering.pricing import Price
-from tenantry.platform.metering.series import Bucket, Point, SeriesBy
 from tenantry.platform.metering.usage import GroupBy, UsageEvent, UsageSum
 from tenantry.platform.metering.wallet import WalletEntry
 
@@ -34,9 +34,9 @@ class UsageRow(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, by: GroupBy, row: UsageSum) -> "UsageRow":
         kinds: dict[str, ids.Kind] = {"adapter": "adapter", "key": "key", "model": "base"}
-        name = ids.to_text(kinds[by], row.id) if row.id is not None and by in kinds else None
+        named = by in kinds and not (by == "adapter" and row.base)
         return cls(
-            id=name,
+            id=ids.to_text(kinds[by], row.id) if named else None,
             label=row.label,
             hour=row.hour,
             requests=row.requests,
@@ -50,10 +50,9 @@ class UsageRow(msgspec.Struct, frozen=True):
         )
 
 
-class UsageReport(msgspec.Struct, frozen=True):
+class UsageReport(Page, frozen=True, kw_only=True):
     group_by: GroupBy
     data: list[UsageRow]
-    object: Literal["list"] = "list"
 
 
 class UsageEventView(msgspec.Struct, frozen=True):

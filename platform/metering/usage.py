@@ -3,36 +3,49 @@
 Reads only. Every statement names the tenant; a connection inside the tenant's transaction is enough.
 """
 
-from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any, Final, Literal, Self
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
+from tenantry.platform.metering.rollups import NAMES, Sums
 
 GroupBy = Literal["adapter", "key", "model", "hour", "total"]
 MAX_PAGE: Final = 1000
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_PLACE: Final = re.compile(r"(\d{1,11})\.(\d{1,19})\.([0-9a-f]{32})", re.ASCII)
 
+# Ordered by hour, then the dearest first; a page begins after a place in that order.
 _SUMS: Final = """
-SELECT {columns}, sum(u.requests)::bigint AS requests, sum(u.prompt)::bigint AS prompt,
-       sum(u.cached)::bigint AS cached, sum(u.completion)::bigint AS completion,
-       sum(u.drafted)::bigint AS drafted, sum(u.accepted)::bigint AS accepted, sum(u.nano)::bigint AS nano
-FROM usage_hour u LEFT JOIN adapter a ON a.tenant_id = u.tenant_id AND a.id = u.adapter_id
-LEFT JOIN api_key k ON k.tenant_id = u.tenant_id AND k.id = u.key_id
-LEFT JOIN base_model b ON b.id = u.base_model_id
-WHERE u.tenant_id = $1 AND ($2::timestamptz IS NULL OR u.hour >= $2) AND ($3::timestamptz IS NULL OR u.hour < $3)
-  AND ($4::uuid IS NULL OR u.key_id = $4) AND ($5::uuid IS NULL OR u.adapter_id = $5)
-GROUP BY 1, 2, 3 ORDER BY 3, nano DESC, 1
+WITH one AS (
+  SELECT {group} AS id, {hour} AS hour, sum(u.requests)::bigint AS requests, sum(u.prompt)::bigint AS prompt,
+         sum(u.cached)::bigint AS cached, sum(u.completion)::bigint AS completion, sum(u.drafted)::bigint AS drafted,
+         sum(u.accepted)::bigint AS accepted, sum(u.nano)::bigint AS nano
+  FROM usage_hour u
+  WHERE u.tenant_id = $1 AND ($2::timestamptz IS NULL OR u.hour >= $2) AND ($3::timestamptz IS NULL OR u.hour < $3)
+    AND ($4::uuid IS NULL OR u.key_id = $4) AND ($5::uuid IS NULL OR u.adapter_id = $5)
+  GROUP BY 1, 2),
+t AS MATERIALIZED (
+  SELECT * FROM one WHERE $6::bigint IS NULL
+    OR (coalesce(hour, 'epoch'), -nano, id) > ($7::timestamptz, -$6::bigint, $8::uuid)
+  ORDER BY hour, nano DESC, id LIMIT $9)
+SELECT t.*, {label} AS label, b.id IS NOT NULL AS base FROM t {tables} ORDER BY t.hour, t.nano DESC, t.id
 """
-_GROUPS: Final[dict[str, str]] = {
-    "adapter": _SUMS.format(
-        columns="u.adapter_id AS id, coalesce(a.name, b.name) AS label, NULL::timestamptz AS hour"
-    ),
-    "key": _SUMS.format(columns="u.key_id AS id, k.name AS label, NULL::timestamptz AS hour"),
-    "model": _SUMS.format(columns="u.base_model_id AS id, b.name AS label, NULL::timestamptz AS hour"),
-    "hour": _SUMS.format(columns="NULL::uuid AS id, NULL::text AS label, u.hour AS hour"),
-    "total": _SUMS.format(columns="NULL::uuid AS id, NULL::text AS label, NULL::timestamptz AS hour"),
+_GROUPS: Final[dict[GroupBy, str]] = {
+    "adapter": "coalesce(u.adapter_id, u.base_model_id)",
+    "key": "u.key_id",
+    "model": "u.base_model_id",
+    "hour": "u.tenant_id",
+    "total": "u.tenant_id",
+}
+_STATEMENTS: Final = {
+    by: _SUMS.format(
+        group=group, hour="u.hour" if by == "hour" else "NULL::timestamptz", label=NAMES[by][0], tables=NAMES[by][1]
+    )
+    for by, group in _GROUPS.items()
 }
 _EVENTS: Final = """
 SELECT * FROM usage_event WHERE tenant_id = $1
@@ -62,30 +75,37 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """Requests, and what they came to together, as the rollups have it."""
+class UsageSum(Sums):
+    """id and label name the group: an adapter, a key, or where `base` the base model alone; in total the tenant."""
 
-    requests: int
-    prompt: int
-    cached: int
-    completion: int
-    drafted: int
-    accepted: int
-    nano: int
+    id: UUID
+    label: str | None
+    hour: datetime | None
+    base: bool
 
-    @classmethod
-    def of(cls, row: Any) -> Self:
-        """A row whose columns are named like the fields."""
-        return cls(*(row[field.name] for field in fields(cls)))
+    @property
+    def place(self) -> "Place":
+        return Place(self.hour or _EPOCH, self.nano, self.id)
 
 
 @dataclass(frozen=True, slots=True)
-class UsageSum(Sums):
-    """id and label name the group (adapter id None is the base model)."""
+class Place:
+    """Where in the order of sums a page ends."""
 
-    id: UUID | None
-    label: str | None
-    hour: datetime | None
+    hour: datetime
+    nano: int
+    id: UUID
+
+    def __str__(self) -> str:
+        return f"{int(self.hour.timestamp())}.{self.nano}.{self.id.hex}"
+
+    @classmethod
+    def read(cls, text: str) -> "Place":
+        """Raises InvalidInput for anything but what str() wrote."""
+        found = _PLACE.fullmatch(text)
+        if found is None:
+            raise InvalidInput("after must be the `next` of a page.", param="after")
+        return cls(datetime.fromtimestamp(int(found[1]), UTC), int(found[2]), UUID(hex=found[3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +130,19 @@ class UsageEvent:
 
 
 async def summarize(
-    connection: Connection, tenant_id: UUID, by: GroupBy, window: Window | None = None
+    connection: Connection,
+    tenant_id: UUID,
+    by: GroupBy,
+    window: Window | None = None,
+    limit: int = MAX_PAGE,
+    after: Place | None = None,
 ) -> list[UsageSum]:
-    """Hours in order; other groups by cost, the dearest first."""
+    """Hours in order; other groups by cost, the dearest first. after: where the page before ended."""
     if by not in _GROUPS:
         raise InvalidInput(f"group_by must be one of {', '.join(_GROUPS)}.", param="group_by")
     w = window or Window()
-    rows = await connection.fetch(_GROUPS[by], tenant_id, w.start, w.end, w.key_id, w.adapter_id)
+    place = (after.nano, after.hour, after.id) if after else (None, None, None)
+    rows = await connection.fetch(_STATEMENTS[by], tenant_id, w.start, w.end, w.key_id, w.adapter_id, *place, limit)
     return [UsageSum.of(row) for row in rows]
 
 

@@ -212,7 +212,11 @@ async def test_rollups_equal_events_by_every_dimension(ledger, tmp_path):
     await asyncio.gather(*waiting)
     async with ledger.database.tenant(ledger.tenant_id) as c:
         events = await usage_queries.list_events(c, ledger.tenant_id, limit=1000)
-        for by, key in (("key", lambda e: e.key_id), ("adapter", lambda e: e.adapter_id), ("hour", lambda e: None)):
+        for by, key in (
+            ("key", lambda e: e.key_id),
+            ("adapter", lambda e: e.adapter_id or ledger.base_id),
+            ("hour", lambda e: None),
+        ):
             sums = await usage_queries.summarize(c, ledger.tenant_id, by)
             for s in sums:
                 mine = [e for e in events if by == "hour" or key(e) == s.id]

@@ -221,9 +221,19 @@ def test_usage_is_grouped(make_client, peft):
         for group in ("adapter", "key", "model", "hour", "total")
     }
     assert {row["label"]: row["requests"] for row in by["adapter"]} == {"base": 1, "one": 2}
-    for rows in by.values():
+    for group, rows in by.items():
         assert sum(row["requests"] for row in rows) == 3
         assert sum(row["completion_tokens"] for row in rows) == 24
+        walked, after = [], {}
+        while True:
+            asked = {"group_by": group, "limit": 1, **after}
+            page = client.get("/api/v1/usage", params=asked).json()
+            walked += page["data"]
+            if not page["has_more"]:
+                break
+            after = {"after": page["next"]}
+        assert walked == rows, "page by page as all at once"
+    assert client.get("/api/v1/usage", params={"after": "adp_1"}).json()["error"]["param"] == "after"
     assert (
         client.get("/api/v1/usage", params={"from": "2001-01-01T00:00:00Z", "to": "2001-01-02T00:00:00Z"}).json()[
             "data"

@@ -16,8 +16,8 @@ WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace ORDER 
 """
 EXPECTED = {
     "adapter", "adapter_alias", "adapter_version", "alias_event", "api_key", "artifact", "browser_session", "gate",
-    "idempotency", "quota", "request", "response", "session", "session_item", "sign_in_link", "spend", "usage_event",
-    "usage_hour", "wallet", "wallet_entry",
+    "idempotency", "quota", "request", "response", "session", "session_item", "sign_in_link", "spend", "usage_closed",
+    "usage_day", "usage_event", "usage_hour", "wallet", "wallet_entry",
 }  # fmt: skip
 
 
@@ -62,6 +62,12 @@ async def fill(admin: asyncpg.Connection, tenant: object, key: object) -> None:
         "outcome": "completed", "admitted_at": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     await admin.execute("SELECT settle($1)", json.dumps([row]))
+    await admin.execute("INSERT INTO usage_closed (tenant_id, until) VALUES ($1, '2026-01-02')", tenant)
+    await admin.execute(
+        "INSERT INTO usage_day (tenant_id, dimension, day, group_id, requests, prompt, cached, completion, drafted,"
+        " accepted, nano) VALUES ($1, 'key', date_trunc('day', now(), 'UTC'), $2, 1, 5, 1, 2, 0, 0, 17)",
+        tenant, key,
+    )  # fmt: skip
     await admin.execute(
         "INSERT INTO session (tenant_id, id, kind, keep_s, turn_id, expires_at) "
         "VALUES ($1, $2, 'thread', 0, $2, now())",

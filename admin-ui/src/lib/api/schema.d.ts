@@ -2251,6 +2251,8 @@ export interface components {
             data: components["schemas"]["UsageRow"][];
             /** @enum {string} */
             group_by: "adapter" | "key" | "model" | "hour" | "total";
+            has_more: boolean;
+            next: string | null;
             /**
              * @default list
              * @constant
@@ -4609,6 +4611,10 @@ export interface operations {
         parameters: {
             query?: {
                 group_by?: "adapter" | "key" | "model" | "hour" | "total";
+                /** @description Most rows in the answer. */
+                limit?: number;
+                /** @description The `next` of the page before. */
+                after?: string | null;
                 /** @description Start, a whole hour counts if it begins after. */
                 from?: string | null;
                 /** @description End, not included. */
