@@ -107,7 +107,6 @@ def tenant_asks(client: httpx.Client) -> list[Ask]:
         ("sessions", "sessions", {"limit": PAGE}),
         ("a session's turns", f"sessions/{sessions[0]['id']}/turns", {}),
     ]  # fmt: skip
-    lists += [(f"usage by {by}", "usage", {"group_by": by}) for by in ("adapter", "key", "hour", "total")]
     charts: list[Ask] = []
     for days, bucket in ((1, "hour"), (7, "day"), (30, "day"), (90, "day")):
         span = {"bucket": bucket, "from": (datetime.now(UTC) - timedelta(days=days)).isoformat()}

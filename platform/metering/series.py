@@ -13,7 +13,7 @@ from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.metering.chart import Bucket, Measure, Point, SeriesBy, Shape
 from tenantry.platform.metering.closed_series import closed_series
-from tenantry.platform.metering.rollups import NAMES
+from tenantry.platform.metering.rollups import NAMES, PLANNED
 from tenantry.platform.metering.usage import Window
 
 MAX_BUCKETS: Final = 400
@@ -53,11 +53,6 @@ _STATEMENTS: Final[dict[tuple[SeriesBy, Bucket, Measure], str]] = {
     for bucket in _LENGTH
     for measure, sums in _MEASURES.items()
 }  # fmt: skip
-# Memory for the groups of a tenant with 10^5 adapters, unsorted; and a plan for this window and these filters, as one
-# that suits all of them reads everything.
-_PLANNED: Final = """
-SELECT set_config('work_mem', '32MB', true), set_config('plan_cache_mode', 'force_custom_plan', true)
-"""
 
 
 async def series(connection: Connection, tenant_id: UUID, shape: Shape, window: Window) -> list[Point]:
@@ -68,7 +63,7 @@ async def series(connection: Connection, tenant_id: UUID, shape: Shape, window: 
         raise InvalidInput("start must not be after end.", param="from")
     if (end - start) / _LENGTH[shape.bucket] > MAX_BUCKETS:
         raise InvalidInput(f"At most {MAX_BUCKETS} {shape.bucket}s at once.", param="bucket")
-    await connection.execute(_PLANNED)
+    await connection.execute(PLANNED)
     if shape.bucket == "day" and window.key_id is None and window.adapter_id is None:
         points = await closed_series(connection, tenant_id, shape, start, end)
         if points is not None:

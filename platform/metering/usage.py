@@ -1,6 +1,7 @@
 """What a tenant used: totals by adapter, key, model or hour from the rollups, and single events by keyset.
 
-Reads only. Every statement names the tenant; a connection inside the tenant's transaction is enough.
+Reads only; changes the planner's settings for the rest of the caller's transaction. Every statement names the tenant;
+a connection inside the tenant's transaction is enough.
 """
 
 import re
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
-from tenantry.platform.metering.rollups import NAMES, Sums
+from tenantry.platform.metering.rollups import NAMES, PLANNED, Sums
 
 GroupBy = Literal["adapter", "key", "model", "hour", "total"]
 MAX_PAGE: Final = 1000
@@ -142,6 +143,7 @@ async def summarize(
         raise InvalidInput(f"group_by must be one of {', '.join(_GROUPS)}.", param="group_by")
     w = window or Window()
     place = (after.nano, after.hour, after.id) if after else (None, None, None)
+    await connection.execute(PLANNED)
     rows = await connection.fetch(_STATEMENTS[by], tenant_id, w.start, w.end, w.key_id, w.adapter_id, *place, limit)
     return [UsageSum.of(row) for row in rows]
 
