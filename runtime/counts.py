@@ -83,9 +83,10 @@ class TierCounts(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TenantShare(msgspec.Struct, frozen=True, array_like=True):
-    """One tenant's part of an engine. waiting: its requests that have not started. running: its sequences that hold
-    pages. work: virtual tokens charged to it since the engine started. ahead: how far its counter, which is work over
-    weight, stands above the level at which the last turn ended; the lowest of those who wait is next."""
+    """One tenant's part of an engine. waiting: its requests that have not started, and its sequences that were put
+    back or have not begun. running: its sequences that hold pages. work: virtual tokens charged to it since the
+    engine started. ahead: how far its counter, which is work over weight, stands above the level at which the last
+    turn ended; the lowest of those who wait is next."""
 
     tenant: str
     weight: float

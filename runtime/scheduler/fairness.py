@@ -10,6 +10,7 @@ lowest again it is charged for no more than U, what its running sequences can st
 with the guesses that may fall for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import nlargest, nsmallest
 from typing import TYPE_CHECKING
@@ -154,12 +155,14 @@ class Ledger:
         request.tenant.work += units
         request.key.counter += units
 
-    def told(self, most: int = MOST_TOLD) -> tuple[TenantShare, ...]:
-        """For people: tenants that have requests, then those that were served most."""
+    def told(self, ready: Mapping[Flow, int], most: int = MOST_TOLD) -> tuple[TenantShare, ...]:
+        """For people: tenants that have requests, then those that were served most. ready: sequences that wait for
+        pages, by tenant."""
         tenants = self.tenants
         known = [
             (flow.live > 0, flow.work, TenantShare(
-                flow.name, flow.weight, flow.waiting, flow.running, flow.work, flow.counter - tenants.level
+                flow.name, flow.weight, flow.waiting + ready.get(flow, 0), flow.running, flow.work,
+                flow.counter - tenants.level,
             ))
             for flow in tenants.flows.values()
         ]  # fmt: skip

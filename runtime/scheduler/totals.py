@@ -3,6 +3,7 @@
 Owns no state of the scheduler but these few numbers. It must not know how they came about.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from tenantry.runtime.cache.leases import KvCache
@@ -40,6 +41,7 @@ class Totals:
     ) -> Stats:
         """Preempted sequences and further choices are added to those that wait."""
         block, idle = cache.block_bytes, claims.bytes_idle
+        ready = Counter(sequence.request.tenant for sequence in sequences.ready)
         unused = 0 if cache.shared else claims.bytes_limit - claims.bytes_used
         return Stats(
             steps=self.steps,
@@ -64,11 +66,11 @@ class Totals:
             adapter_idle_bytes=idle,
             free_bytes=cache.arena.free_count * block + unused,
             adapters=claims.states(),
-            tenants_waiting=len(waiting.tenants),
+            tenants_waiting=len({*waiting.tenants, *ready}),
             refused_early=self.refused_early,
             refused_memory=self.refused_memory,
             yielded=sequences.yielded,
-            tenants=ledger.told(),
+            tenants=ledger.told(ready),
             pages_evicted=cache.tree.evicted,
             adapters_evicted=claims.evicted,
             step_times=times.report(),

@@ -3,9 +3,11 @@ import { usePages } from "@/components/data-table/paging";
 import { answer, api } from "@/lib/api/client";
 import type {
   AdapterRow,
+  AdapterStatsList,
   AdapterStatsView,
   AliasMove,
   AliasView,
+  EngineRef,
   ImpactView,
   RegistrySchemasAdapterView,
   State,
@@ -28,7 +30,7 @@ export function useAdapters(search: AdapterSearch) {
 const PAGE = 50;
 
 /** Use, speed and residency of the adapters on the page, and of no others; a page of rows is a page of ids. */
-export function useAdapterStats(ids: readonly string[]): Map<string, AdapterStatsView> {
+export function useAdapterStats(ids: readonly string[]): Stats {
   const pages = Array.from({ length: Math.ceil(ids.length / PAGE) }, (_, i) =>
     ids.slice(i * PAGE, (i + 1) * PAGE),
   );
@@ -39,22 +41,29 @@ export function useAdapterStats(ids: readonly string[]): Map<string, AdapterStat
       placeholderData: keepPreviousData,
       refetchInterval: 15_000,
     })),
-    combine: byAdapter,
+    combine: together,
   });
 }
 
-async function statsOf(ids: readonly string[]): Promise<AdapterStatsView[]> {
-  const found = await answer(
+/** engines: all there are, whether they hold any of these adapters or not. */
+interface Stats {
+  byAdapter: Map<string, AdapterStatsView>;
+  engines: readonly EngineRef[];
+}
+
+function statsOf(ids: readonly string[]): Promise<AdapterStatsList> {
+  return answer(
     api.GET("/api/v1/adapter-stats", {
       params: { query: { adapter: [...ids] } },
       querySerializer: { array: { style: "form", explode: true } },
     }),
   );
-  return found.data;
 }
 
-function byAdapter(pages: { data: AdapterStatsView[] | undefined }[]): Map<string, AdapterStatsView> {
-  return new Map(pages.flatMap((page) => page.data ?? []).map((one) => [one.adapter, one]));
+function together(pages: { data: AdapterStatsList | undefined }[]): Stats {
+  const found = pages.flatMap((page) => page.data ?? []);
+  const rows = found.flatMap((page) => page.data);
+  return { byAdapter: new Map(rows.map((one) => [one.adapter, one])), engines: found[0]?.engines ?? [] };
 }
 
 export function useAdapter(name: string) {

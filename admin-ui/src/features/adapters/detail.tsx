@@ -31,7 +31,7 @@ export function AdapterPage({ name }: { name: string }) {
 function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
   const navigate = useNavigate();
   const versions = useVersions(adapter.name);
-  const stats = useAdapterStats([adapter.id]).get(adapter.id);
+  const { byAdapter, engines } = useAdapterStats([adapter.id]);
   const [uploading, setUploading] = useState(false);
   const [moving, setMoving] = useState<{ alias: string; version?: number } | null>(null);
   const [retiring, setRetiring] = useState<VersionView | null>(null);
@@ -93,7 +93,8 @@ function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
                   query={versions}
                   versions={rows}
                   aliases={aliases}
-                  resident={stats?.resident ?? []}
+                  resident={byAdapter.get(adapter.id)?.resident ?? []}
+                  engines={engines}
                   compared={compared}
                   onCompare={(number, on) =>
                     setCompared((old) =>

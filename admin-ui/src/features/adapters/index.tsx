@@ -12,9 +12,10 @@ import { Panel } from "@/components/ui/panel";
 import { Select } from "@/components/ui/select";
 import { Empty, View } from "@/components/ui/states";
 import { useLive } from "@/hooks/use-live";
-import type { AdapterRow, AdapterStatsView, State } from "@/lib/api/schema";
+import type { AdapterRow, AdapterStatsView, EngineRef, State } from "@/lib/api/schema";
 import { ago, count, dateTime, milliseconds, money } from "@/lib/format";
 import { type AdapterSearch, useAdapterStats, useAdapters } from "./adapters";
+import { Residency } from "./residency";
 import { UploadDialog } from "./upload-dialog";
 
 const STATES = [
@@ -28,6 +29,7 @@ const STATES = [
 
 interface Row extends AdapterRow {
   stats: AdapterStatsView | undefined;
+  engines: readonly EngineRef[];
 }
 
 const COLUMNS: ColumnDef<Row, unknown>[] = [
@@ -75,9 +77,9 @@ const COLUMNS: ColumnDef<Row, unknown>[] = [
     ),
   },
   {
-    header: "In memory",
+    header: "Where it is",
     meta: { wideOnly: true },
-    cell: ({ row: { original: a } }) => <Residency stats={a.stats} />,
+    cell: ({ row }) => <Whereabouts adapter={row.original} />,
   },
   {
     header: "Requests, 24 h",
@@ -112,17 +114,24 @@ const COLUMNS: ColumnDef<Row, unknown>[] = [
   },
 ];
 
-function Residency({ stats }: { stats: AdapterStatsView | undefined }) {
-  if (!stats) return <span className="text-ink-soft">–</span>;
-  if (stats.resident.length === 0) return <StateChip state="absent" />;
+const MOST_SHOWN = 3;
+
+/** The versions that engines hold; one that answers and is held by none is on disk. */
+function Whereabouts({ adapter: { name, stats, engines, aliases } }: { adapter: Row }) {
+  if (!stats || (stats.resident.length === 0 && aliases.length === 0))
+    return <span className="text-ink-soft">–</span>;
+  if (stats.resident.length === 0) return <Residency model={name} engines={engines} held={undefined} />;
   return (
-    <span className="flex flex-wrap gap-1">
-      {stats.resident.slice(0, 3).map((one) => (
+    <span className="flex flex-col items-start gap-1">
+      {stats.resident.slice(0, MOST_SHOWN).map((one) => (
         <span key={one.version} className="flex items-center gap-1">
           <span className="text-xs tabular-nums text-ink-soft">:{one.version}</span>
-          <StateChip state={one.state} />
+          <Residency model={`${name}:${one.version}`} engines={engines} held={one} />
         </span>
       ))}
+      {stats.resident.length > MOST_SHOWN && (
+        <span className="text-xs text-ink-soft">and {stats.resident.length - MOST_SHOWN} more versions</span>
+      )}
     </span>
   );
 }
@@ -132,7 +141,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
   useLive();
   const query = useAdapters(search);
   const rows = query.data;
-  const stats = useAdapterStats(useMemo(() => (rows ?? []).map((row) => row.id), [rows]));
+  const { byAdapter, engines } = useAdapterStats(useMemo(() => (rows ?? []).map((row) => row.id), [rows]));
   const [typed, setTyped] = useState(search.name ?? "");
   const [uploading, setUploading] = useState<File[] | null>(null);
   const [over, setOver] = useState(false);
@@ -206,7 +215,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
             <DataTable
               caption="Adapters"
               columns={COLUMNS}
-              rows={adapters.map((row) => ({ ...row, stats: stats.get(row.id) }))}
+              rows={adapters.map((row) => ({ ...row, stats: byAdapter.get(row.id), engines }))}
               rowKey={(row) => row.id}
               order={order}
               onOrder={(next) =>

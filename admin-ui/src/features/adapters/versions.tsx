@@ -10,16 +10,18 @@ import { Dialog } from "@/components/ui/dialog";
 import { Menu, MenuItem, MenuLine } from "@/components/ui/menu";
 import { Empty } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
-import type { AliasView, ResidentView, VersionView } from "@/lib/api/schema";
+import type { AliasView, EngineRef, ResidentView, VersionView } from "@/lib/api/schema";
 import { ago, brief, bytes, dateTime } from "@/lib/format";
 import type { useVersions } from "./adapters";
 import { problemsIn, Report } from "./report";
+import { Residency } from "./residency";
 
 interface Props {
   query: ReturnType<typeof useVersions>;
   versions: VersionView[];
   aliases: readonly AliasView[];
   resident: readonly ResidentView[];
+  engines: readonly EngineRef[];
   compared: readonly number[];
   onCompare: (number: number, on: boolean) => void;
   onPromote: (version: VersionView) => void;
@@ -31,6 +33,7 @@ export function Versions({
   versions,
   aliases,
   resident,
+  engines,
   compared,
   onCompare,
   onPromote,
@@ -83,8 +86,12 @@ export function Versions({
         cell: ({ row: { original: v } }) => (
           <span className="flex flex-wrap gap-1">
             <StateChip state={v.state} />
-            {resident.some((one) => one.version === v.number && one.state === "resident") && (
-              <StateChip state="resident" />
+            {v.state === "ready" && engines.length > 0 && (
+              <Residency
+                model={v.model}
+                engines={engines}
+                held={resident.find((one) => one.version === v.number)}
+              />
             )}
           </span>
         ),
@@ -149,7 +156,7 @@ export function Versions({
         },
       },
     ],
-    [aliases, resident, compared, onCompare, onPromote, onRetire, copy, toast],
+    [aliases, resident, engines, compared, onCompare, onPromote, onRetire, copy, toast],
   );
   return (
     <>

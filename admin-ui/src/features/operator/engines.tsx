@@ -107,8 +107,15 @@ function Whole({ all }: { all: OverviewView }) {
 }
 
 const GUESSES: ColumnDef<SpeculationView, unknown>[] = [
-  { header: "Tenant", cell: ({ row }) => row.original.tenant },
-  { header: "Model", cell: ({ row }) => <span className="font-medium">{row.original.model}</span> },
+  {
+    header: "Tenant and model",
+    cell: ({ row: { original: one } }) => (
+      <span className="[overflow-wrap:anywhere]">
+        <span className="text-ink-soft">{one.tenant} / </span>
+        <span className="font-medium">{one.model}</span>
+      </span>
+    ),
+  },
   {
     header: "Tokens a step",
     meta: { numeric: true },

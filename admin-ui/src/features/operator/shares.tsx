@@ -3,17 +3,30 @@ import { DataTable } from "@/components/data-table/data-table";
 import { Meter } from "@/components/ui/meter";
 import type { EngineReport, TenantShareView } from "@/lib/api/schema";
 import { count, percent } from "@/lib/format";
+import { Part } from "./facts";
 
 const COLUMNS: ColumnDef<TenantShareView, unknown>[] = [
-  { header: "Tenant", cell: ({ row }) => <span className="font-medium">{row.original.tenant}</span> },
+  {
+    header: "Tenant",
+    cell: ({ row }) => (
+      <span className="block min-w-32 font-medium [overflow-wrap:anywhere]">{row.original.tenant}</span>
+    ),
+  },
   { header: "Waiting", meta: { numeric: true }, cell: ({ row }) => count(row.original.waiting) },
   { header: "Running", meta: { numeric: true }, cell: ({ row }) => count(row.original.running) },
   {
-    header: "Share of the work",
+    header: () => (
+      <>
+        Share<span className="max-sm:sr-only"> of the work</span>
+      </>
+    ),
+    id: "share",
     cell: ({ row: { original: s } }) => (
-      <span className="flex min-w-36 items-center gap-3">
+      <span className="flex items-center gap-3 sm:min-w-36">
         <span className="w-12 text-right tabular-nums">{percent(s.share)}</span>
-        <Meter value={s.share} max={1} label={`${s.tenant}: share of the work`} plain />
+        <span className="w-full max-sm:hidden">
+          <Meter value={s.share} max={1} label={`${s.tenant}: share of the work`} plain />
+        </span>
       </span>
     ),
   },
@@ -45,14 +58,12 @@ const COLUMNS: ColumnDef<TenantShareView, unknown>[] = [
 
 /** Whose work the engine does: its queue and its turns by tenant, those with most to do first. */
 export function Shares({ engine }: { engine: EngineReport }) {
-  const tenants = engine.tenants ?? [];
+  const { tenants } = engine;
   if (tenants.length === 0) return null;
   return (
-    <div className="mt-5">
-      <h3 className="mb-1 text-xs text-ink-soft">
-        Queue and fairness by tenant, since the engine started
-        {tenants.length >= 16 && " (the 16 with most to do)"}
-      </h3>
+    <Part
+      title={`Queue and fairness by tenant, since the engine started${tenants.length >= 16 ? " (the 16 with most to do)" : ""}`}
+    >
       <div className="-mx-4">
         <DataTable
           caption={`Queue and fairness on ${engine.name}`}
@@ -61,6 +72,6 @@ export function Shares({ engine }: { engine: EngineReport }) {
           rowKey={(share) => share.tenant}
         />
       </div>
-    </div>
+    </Part>
   );
 }
