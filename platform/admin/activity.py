@@ -6,11 +6,12 @@ Owns the statement that merges them. Nothing is logged twice, so nothing here ca
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
+from tenantry.platform.tenants.models import ACTOR_COLUMNS, Actor, actor_of
 
 _BEFORE: Final = """AND ($2::timestamptz IS NULL OR ({at}, {id}) < ($2, $3))
   AND ($5::timestamptz IS NULL OR {at} >= $5)
@@ -58,7 +59,7 @@ _PARTS: Final = " UNION ALL ".join(
     ]
 )  # fmt: skip
 _ACTIVITY: Final = f"""
-SELECT x.*, k.name AS key_name FROM ({_PARTS}) x LEFT JOIN api_key k ON k.tenant_id = $1 AND k.id = x.key_id
+SELECT x.*, {ACTOR_COLUMNS} FROM ({_PARTS}) x LEFT JOIN api_key k ON k.tenant_id = $1 AND k.id = x.key_id
 ORDER BY x.at DESC, x.id DESC LIMIT $4
 """  # noqa: S608 - literals
 _CURSOR: Final = re.compile(r"([0-9]{1,17})\.([0-9a-f]{32})", re.ASCII)
@@ -67,7 +68,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """kind: alias_moved, version_uploaded, key_created, key_revoked or signed_in. key_id: with which it was done."""
+    """kind: alias_moved, version_uploaded, key_created, key_revoked or signed_in. actor: who did it, if known."""
 
     at: datetime
     id: UUID
@@ -75,8 +76,7 @@ class Act:
     subject: str
     detail: str
     reason: str
-    key_id: UUID | None
-    key_name: str | None
+    actor: Actor | None
 
     @property
     def cursor(self) -> str:
@@ -110,4 +110,10 @@ async def activity(
             raise InvalidInput("after must be the `next` of a page.", param="after")
         at, row_id = _EPOCH + timedelta(microseconds=int(match[1])), UUID(hex=match[2])
     rows = await connection.fetch(_ACTIVITY, tenant_id, at, row_id, limit, asked.start, asked.end, asked.adapter)
-    return [Act(*(row[name] for name in Act.__dataclass_fields__)) for row in rows]
+    return [_act(row) for row in rows]
+
+
+def _act(row: Any) -> Act:
+    return Act(
+        row["at"], row["id"], row["kind"], row["subject"], row["detail"], row["reason"], actor_of(row)
+    )  # fmt: skip

@@ -17,7 +17,7 @@ from tenantry.platform.core.recent import Pace
 from tenantry.platform.fleet.report import Standing
 from tenantry.platform.metering.rollups import Sums
 from tenantry.platform.metering.schemas import HeadroomView
-from tenantry.platform.tenants.schemas import Me
+from tenantry.platform.tenants.schemas import ActorView, Me
 from tenantry.runtime.config import Role as EngineRole
 
 _FURTHEST = ("resident", "draining", "loading", "failed", "absent")
@@ -201,21 +201,20 @@ class ImpactView(msgspec.Struct, frozen=True):
 
 
 class ActView(msgspec.Struct, frozen=True):
-    """key: with which it was done, null where no key is known."""
+    """actor: who did it, null where no key is known."""
 
     at: datetime
     kind: str
     subject: str
     detail: str
     reason: str
-    key: str | None
-    key_name: str | None
+    actor: ActorView | None
     object: Literal["act"] = "act"
 
     @classmethod
     def of(cls, act: Act) -> "ActView":
-        key = ids.to_text("key", act.key_id) if act.key_id is not None else None
-        return cls(act.at, act.kind, act.subject, act.detail, act.reason, key, act.key_name)
+        actor = ActorView.of(act.actor) if act.actor is not None else None
+        return cls(act.at, act.kind, act.subject, act.detail, act.reason, actor)
 
 
 class Invite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

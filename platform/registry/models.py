@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from tenantry.platform.tenants.models import Actor
+
 
 class State(StrEnum):
     """validating -> rejected | ready; ready -> retired, or quarantined when its blob proves damaged."""
@@ -72,7 +74,7 @@ class AliasEvent:
     id: UUID
     from_number: int | None
     to_number: int | None
-    actor: UUID | None
+    actor: Actor | None
     reason: str
     at: datetime
 

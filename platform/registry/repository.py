@@ -12,6 +12,7 @@ from uuid import UUID
 from tenantry.platform.core import ids
 from tenantry.platform.core.database import Connection
 from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, State, Version
+from tenantry.platform.tenants.models import ACTOR_COLUMNS, actor_of
 
 _ADAPTER = """SELECT a.id, a.name, b.name AS base, a.description, a.etag, a.created_at
 FROM adapter a JOIN base_model b ON b.id = a.base_model_id WHERE a.tenant_id = $1 AND a.deleted_at IS NULL"""
@@ -217,15 +218,19 @@ class Repository:
     async def moves(self, adapter_id: UUID, alias: str, after: UUID | None, limit: int) -> list[AliasEvent]:
         """Newest first."""
         rows = await self._c.fetch(
-            """SELECT e.id, f.number AS from_number, t.number AS to_number, e.actor_key_id AS actor, e.reason, e.at
+            f"""SELECT e.id, f.number AS from_number, t.number AS to_number, e.reason, e.at, {ACTOR_COLUMNS}
             FROM alias_event e
+            LEFT JOIN api_key k ON k.tenant_id = e.tenant_id AND k.id = e.actor_key_id
             LEFT JOIN adapter_version f ON f.tenant_id = e.tenant_id AND f.id = e.from_version
             LEFT JOIN adapter_version t ON t.tenant_id = e.tenant_id AND t.id = e.to_version
             WHERE e.tenant_id = $1 AND e.adapter_id = $2 AND e.alias = $3 AND ($4::uuid IS NULL OR e.id < $4)
-            ORDER BY e.id DESC LIMIT $5""",
+            ORDER BY e.id DESC LIMIT $5""",  # noqa: S608 - literals
             self._tenant, adapter_id, alias, after, limit,
         )  # fmt: skip
-        return [AliasEvent(**_plain(row)) for row in rows]
+        return [
+            AliasEvent(_id(row["id"]), row["from_number"], row["to_number"], actor_of(row), row["reason"], row["at"])
+            for row in rows
+        ]
 
     async def held(self) -> Held:
         row = await self._c.fetchrow(

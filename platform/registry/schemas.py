@@ -9,6 +9,7 @@ from tenantry.platform.core import ids
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
 from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, Listed, Version
+from tenantry.platform.tenants.schemas import ActorView
 
 MAX_DESCRIPTION = 2000
 MAX_REASON = 500
@@ -140,12 +141,13 @@ class AliasPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AliasMove(msgspec.Struct, frozen=True):
-    """null: the alias did not exist before, or was removed."""
+    """null versions: the alias did not exist before, or was removed. actor: who moved it, null where no key is
+    known."""
 
     id: str
     from_version: int | None
     to_version: int | None
-    key: str | None
+    actor: ActorView | None
     reason: str
     at: datetime
 
@@ -153,7 +155,7 @@ class AliasMove(msgspec.Struct, frozen=True):
     def of(cls, event: AliasEvent) -> "AliasMove":
         return cls(
             ids.to_text("event", event.id), event.from_number, event.to_number,
-            ids.to_text("key", event.actor) if event.actor is not None else None, event.reason, event.at,
+            ActorView.of(event.actor) if event.actor is not None else None, event.reason, event.at,
         )  # fmt: skip
 
 

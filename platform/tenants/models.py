@@ -7,6 +7,7 @@ from uuid import UUID
 
 Status = Literal["active", "suspended", "deleted"]
 Period = Literal["month", "total"]
+ACTOR_COLUMNS = "k.id AS actor_key, k.name AS actor_name, k.person AS actor_person, k.revoked_at AS actor_revoked_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,16 @@ class ApiKey:
     revoked_at: datetime | None
     last_used_at: datetime | None
     person: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whose key did something, as people know it. revoked_at: since when the key does nothing more."""
+
+    key_id: UUID
+    name: str
+    person: bool
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,13 @@ def key_of(row: Any) -> ApiKey:
         last_used_at=row["last_used_at"],
         person=row["person"],
     )
+
+
+def actor_of(row: Any) -> Actor | None:
+    """Of a row joined with api_key as ACTOR_COLUMNS say; None where no key is known."""
+    if row["actor_key"] is None:
+        return None
+    return Actor(row["actor_key"], row["actor_name"], row["actor_person"], row["actor_revoked_at"])
 
 
 def quota_of(row: Any) -> Quota:

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from tenantry.platform.core import ids, money
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
-from tenantry.platform.tenants.models import ApiKey, Quota, Tenant
+from tenantry.platform.tenants.models import Actor, ApiKey, Quota, Tenant
 from tenantry.platform.tenants.principal import Principal
 
 
@@ -83,6 +83,21 @@ class KeyView(msgspec.Struct, frozen=True):
             person=key.person,
             key=text,
         )
+
+
+class ActorView(msgspec.Struct, frozen=True):
+    """Whose key did something. id: the key's. name: of the key, or of the person who signs in with it. revoked_at:
+    since when it does nothing more, null while it is good."""
+
+    id: str
+    name: str
+    person: bool
+    revoked_at: datetime | None
+    object: Literal["actor"] = "actor"
+
+    @classmethod
+    def of(cls, actor: Actor) -> "ActorView":
+        return cls(ids.to_text("key", actor.key_id), actor.name, actor.person, actor.revoked_at)
 
 
 class KeyPage(Page, frozen=True, kw_only=True):

@@ -83,6 +83,8 @@ def test_a_whole_visit(stage, page, tmp_path, kind):
     expect(page.get_by_text("answers with version 3 now.").first).to_be_visible()
     history = page.get_by_role("region", name="History of default")
     expect(history).to_contain_text("fixes greetings")
+    expect(history).to_contain_text("demo")
+    expect(history).not_to_contain_text("key_")
     hand.press(history.get_by_role("button", name="Roll back to 2"))
     hand.press(page.get_by_role("dialog").get_by_role("button", name="Roll back to 2"))
     expect(page.get_by_text("answers with version 2 now.").first).to_be_visible()

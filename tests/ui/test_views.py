@@ -269,6 +269,11 @@ def test_activity_tells_every_act_once_however_it_is_paged(live, api):
         ("signed_in", "test"), ("key_revoked", "k1"), ("key_created", "k2"), ("key_created", "k1"),
         ("key_created", "k0"), ("key_created", "test"),
     ]  # fmt: skip
+    own = api.get("/api/v1/me").json()["key"]
+    assert whole[0]["actor"] == {
+        "id": own, "name": "test", "person": False, "revoked_at": None, "object": "actor",
+    }  # fmt: skip
+    assert whole[1]["actor"] is None
     paged, after = [], None
     while True:
         page = api.get("/api/v1/activity", params={"limit": 2, **({"after": after} if after else {})}).json()
@@ -278,6 +283,21 @@ def test_activity_tells_every_act_once_however_it_is_paged(live, api):
         after = page["next"]
     assert paged == whole
     assert api.get("/api/v1/activity", params={"after": "1'; --"}).status_code == 400
+
+
+def test_an_aliass_history_tells_who_moved_it_and_that_they_are_gone(live, api):
+    ready_adapters(live, api, ["kept"])
+    mira = api.post("/api/v1/team", json={"name": "Mira Kovac", "role": "manager"}).json()
+    with Api(live, mira["secret"]) as hers:
+        assert hers.put("/api/v1/adapters/kept/aliases/canary", json={"version": 1}).is_success
+    history = "/api/v1/adapters/kept/aliases/canary/history"
+    actor = api.get(history).json()["data"][0]["actor"]
+    assert (actor["id"], actor["name"], actor["person"]) == (mira["member"]["key"], "Mira Kovac", True)
+    assert actor["revoked_at"] is None
+    api.delete(f"/api/v1/keys/{actor['id']}")
+    assert api.get(history).json()["data"][0]["actor"]["revoked_at"] is not None
+    moved = [act for act in api.get("/api/v1/activity").json()["data"] if act["kind"] == "alias_moved"]
+    assert [act["actor"]["name"] for act in moved] == ["Mira Kovac"]
 
 
 def test_prices_are_listed_with_those_to_come(api, operator):

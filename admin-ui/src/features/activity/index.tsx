@@ -1,6 +1,7 @@
 import { useNavigate } from "@tanstack/react-router";
 import type { ColumnDef } from "@tanstack/react-table";
 import { ArrowRightLeft, KeyRound, LogIn, type LucideIcon, ShieldOff, Upload, X } from "lucide-react";
+import { Actor } from "@/components/actor";
 import { DataTable } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
 import { usePages } from "@/components/data-table/paging";
@@ -51,7 +52,7 @@ const COLUMNS: ColumnDef<ActView, unknown>[] = [
       </div>
     ),
   },
-  { header: "With key", meta: { wideOnly: true }, cell: ({ row }) => row.original.key_name ?? "–" },
+  { header: "Who", cell: ({ row }) => <Actor actor={row.original.actor} /> },
 ];
 
 export interface ActivitySearch extends Dates {

@@ -1,11 +1,12 @@
 import { ArrowRight, Plus, Undo2 } from "lucide-react";
 import { useState } from "react";
+import { Actor } from "@/components/actor";
 import { Button } from "@/components/ui/button";
 import { Panel } from "@/components/ui/panel";
 import { View } from "@/components/ui/states";
 import type { AliasMove, RegistrySchemasAdapterView } from "@/lib/api/schema";
 import { cn } from "@/lib/cn";
-import { ago, brief, dateTime } from "@/lib/format";
+import { ago, dateTime } from "@/lib/format";
 import { useMoves } from "./adapters";
 
 interface Props {
@@ -104,9 +105,9 @@ function Move({ move }: { move: AliasMove }) {
         </span>
       </div>
       {move.reason && <p className="[overflow-wrap:anywhere]">{move.reason}</p>}
-      {move.key && (
-        <p className="font-mono text-xs text-ink-soft">
-          {brief(move.key)}…{move.key.slice(-4)}
+      {move.actor && (
+        <p className="text-xs text-ink-soft">
+          <Actor actor={move.actor} />
         </p>
       )}
     </li>

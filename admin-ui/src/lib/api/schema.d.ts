@@ -1071,11 +1071,10 @@ export interface components {
         };
         /** ActView */
         ActView: {
+            actor: components["schemas"]["ActorView"] | null;
             /** Format: date-time */
             at: string;
             detail: string;
-            key: string | null;
-            key_name: string | null;
             kind: string;
             /**
              * @default act
@@ -1084,6 +1083,18 @@ export interface components {
             object: "act";
             reason: string;
             subject: string;
+        };
+        /** ActorView */
+        ActorView: {
+            id: string;
+            name: string;
+            /**
+             * @default actor
+             * @constant
+             */
+            object: "actor";
+            person: boolean;
+            revoked_at: string | null;
         };
         /** AdapterCreate */
         AdapterCreate: {
@@ -1152,11 +1163,11 @@ export interface components {
         };
         /** AliasMove */
         AliasMove: {
+            actor: components["schemas"]["ActorView"] | null;
             /** Format: date-time */
             at: string;
             from_version: number | null;
             id: string;
-            key: string | null;
             reason: string;
             to_version: number | null;
         };
@@ -2414,6 +2425,7 @@ export interface components {
 export type Accepted = components['schemas']['Accepted'];
 export type ActPage = components['schemas']['ActPage'];
 export type ActView = components['schemas']['ActView'];
+export type ActorView = components['schemas']['ActorView'];
 export type AdapterCreate = components['schemas']['AdapterCreate'];
 export type AdapterOf = components['schemas']['AdapterOf'];
 export type AdapterPage = components['schemas']['AdapterPage'];
