@@ -106,19 +106,26 @@ class Asking:
         self._copied += (len(brought) / rows - self._copied) / LATELY
         self._copy_gain += (sum(brought) / rows - self._copy_gain) / LATELY
 
-    def ahead(self, askers: Sequence[Asker], cost: Cost, times: Times) -> list[int]:
-        """Levels for each row: what pays beside what copies bring anyway."""
+    def rests(self, rows: int, cost: Cost, times: Times) -> bool:
+        """Whether the proposer is not even considered in this step, since guesses did not pay lately. Not to be asked
+        again in a step for which it says so."""
         self._trying = False
-        nothing = [0] * len(askers)
-        if not self._model:
-            return nothing
         if self._fixed:
-            return [min(self._fixed, MAX_NODES)] * len(askers)
-        self._prices = _Prices(len(askers), cost, times)
+            return False
+        self._prices = _Prices(rows, cost, times)
         self._saved.clear()
         if self._quiet > 0:
             self._quiet -= 1
+            return True
+        return False
+
+    def ahead(self, askers: Sequence[Asker], cost: Cost, times: Times) -> list[int]:
+        """Levels for each row: what pays beside what copies bring anyway."""
+        nothing = [0] * len(askers)
+        if not self._model or self.rests(len(askers), cost, times):
             return nothing
+        if self._fixed:
+            return [min(self._fixed, MAX_NODES)] * len(askers)
         known: dict[tuple[bytes | None, int | None, bool], list[float]] = {}
         rows: list[list[float]] = []
         for one in askers:

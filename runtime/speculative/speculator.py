@@ -55,6 +55,7 @@ class Guess(msgspec.Struct, frozen=True):
 
 
 NOTHING = Guess()
+FOLLOWED = Guess(follow=True)
 Opening = Callable[[int, bytes | None, int], Guess]
 
 
@@ -109,6 +110,8 @@ class Speculator:
         if not followed:
             return {}
         cost = _cost(times, rows, sum(one.length for one in followed))
+        if self._lookup is None and not self._proposals and self._asking.rests(rows, cost, times):
+            return {one.candidate.sequence: FOLLOWED for one in followed if one.whole}
         most = self._fixed or max(FEWEST, min(LONGEST, TOGETHER // rows))
         leads = [self._lead(one, most) for one in followed]
         chances = [
@@ -122,6 +125,7 @@ class Speculator:
             self._try_a_guess(chances, taken, cost)
         ahead = self._ahead(followed, leads, taken, cost, times)
         guesses: dict[int, Guess] = {}
+        most_nodes = 0 if self._fixed else node_budget(rows)
         for one, lead, count, deep in zip(followed, leads, taken, ahead, strict=True):
             one.lead = lead
             if lead is not None:
@@ -130,8 +134,8 @@ class Speculator:
             draft = lead.take(count) if lead is not None else None
             deep = max(0, min(deep, one.candidate.room - 1 - count))
             if draft is not None or deep or one.whole:
-                nodes = 0 if self._fixed else min(one.candidate.nodes, node_budget(rows))
-                guesses[one.candidate.sequence] = Guess(draft, deep, nodes if deep else 0, one.whole)
+                nodes = min(one.candidate.nodes, most_nodes) if deep else 0
+                guesses[one.candidate.sequence] = Guess(draft, deep, nodes, one.whole)
         self._proposals.clear()  # what was made for this step and found no use is of none
         return guesses
 
