@@ -33,17 +33,19 @@ async def sign_in(
     else:
         principal = await browser.take_link(data.link or "")
     issued = await browser.open(principal)
-    view = schemas.BrowserSessionView(browser.csrf(issued.token), issued.expires_at, Me.of(principal))
+    about = schemas.InstallationView.of(settings)
+    view = schemas.BrowserSessionView(browser.csrf(issued.token), issued.expires_at, Me.of(principal), about)
     return Response(view, cookies=[_cookie(issued.token, settings)], headers={"cache-control": "no-store"})
 
 
 @get("/browser-sessions/current", opt=under(tenant()))
 async def current_session(
-    request: Request[Principal, str | None, Any], principal: Principal, browser: BrowserSessions
+    request: Request[Principal, str | None, Any], principal: Principal, browser: BrowserSessions, settings: Settings
 ) -> Response[schemas.BrowserSessionView]:
     """Who is signed in here, and the token that changes need."""
     token = _token(request)
-    view = schemas.BrowserSessionView(browser.csrf(token), await browser.expires_at(token), Me.of(principal))
+    about = schemas.InstallationView.of(settings)
+    view = schemas.BrowserSessionView(browser.csrf(token), await browser.expires_at(token), Me.of(principal), about)
     return Response(view, headers={"cache-control": "no-store"})
 
 
@@ -62,6 +64,12 @@ async def make_link(principal: Principal, browser: BrowserSessions) -> schemas.S
     return schemas.SignInLink.of(await browser.make_link(principal.tenant_id, principal.key_id))
 
 
+@get("/installation", opt=under(tenant()))
+async def installation(settings: Settings) -> schemas.InstallationView:
+    """What holds for every tenant here: the currency of all money, and whom to ask for more."""
+    return schemas.InstallationView.of(settings)
+
+
 def _token(request: Request[Principal, str | None, Any]) -> str:
     """Of the session that the guard has proven: a cookie beside an API key is nobody's word."""
     token = request.auth
@@ -77,4 +85,6 @@ def _cookie(value: str, settings: Settings, max_age: int | None = None) -> Cooki
     )  # fmt: skip
 
 
-router = Router("/api/v1", route_handlers=[sign_in, current_session, sign_out, make_link], tags=["console"])
+router = Router(
+    "/api/v1", route_handlers=[sign_in, current_session, sign_out, make_link, installation], tags=["console"]
+)

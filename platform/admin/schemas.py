@@ -14,6 +14,7 @@ from tenantry.platform.core import ids, money
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import Page
 from tenantry.platform.core.recent import Pace
+from tenantry.platform.core.settings import Settings
 from tenantry.platform.fleet.report import Standing
 from tenantry.platform.metering.rollups import Sums
 from tenantry.platform.metering.schemas import HeadroomView
@@ -34,12 +35,26 @@ class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidInput("Send either key or link.", param="key")
 
 
+class InstallationView(msgspec.Struct, frozen=True):
+    """What holds for every tenant here. currency: by ISO 4217, what all money in every answer is in. support: where
+    to ask for more, a mail address or a link; null: the operator has named nobody."""
+
+    currency: str
+    support: str | None
+    object: Literal["installation"] = "installation"
+
+    @classmethod
+    def of(cls, settings: Settings) -> "InstallationView":
+        return cls(settings.currency, settings.support)
+
+
 class BrowserSessionView(msgspec.Struct, frozen=True):
     """The session itself is in an HttpOnly cookie. csrf_token: what every change must send as X-CSRF-Token."""
 
     csrf_token: str
     expires_at: datetime
     me: Me
+    installation: InstallationView
     object: Literal["browser_session"] = "browser_session"
 
 

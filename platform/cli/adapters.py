@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from tenantry.platform.cli.connection import LOCAL, Connection
-from tenantry.platform.cli.output import err, fail, out, show_json, show_table
+from tenantry.platform.cli.output import err, fail, in_currency, out, show_json, show_table
 from tenantry.platform.cli.rest import Rest, explain, segment
 
 adapter = App(name="adapter", help="Upload, list, promote and delete a tenant's adapters.")
@@ -136,9 +136,13 @@ def usage(
     Example: tenantry usage --by hour --since 2026-11-21T00:00:00Z --api-key tny_live_...
     """
     query = {"group_by": by, "from": since, "to": until}
-    rows = list(connection.rest().list("/api/v1/usage", limit, query))
+    rest = connection.rest()
+    rows = list(rest.list("/api/v1/usage", limit, query))
     heading = ("hour", "hour") if by == "hour" else ("label", by)
-    show_json(rows) if connection.json else show_table(rows, (heading, *USAGE_COLUMNS))
+    if connection.json:
+        show_json(rows)
+        return
+    show_table(rows, in_currency((heading, *USAGE_COLUMNS), rest.currency()))
 
 
 def _point(rest: Rest, name: str, alias: str, number: int, reason: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+MONEY = ("cost", "budget", "spent", "amount", "balance_after")
 PIPED_WIDTH = 200  # a table that goes into a file has no terminal to fit
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 err = Console(stderr=True, highlight=False)
@@ -36,6 +37,11 @@ def show_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[tuple[str, s
     for row in rows:
         table.add_row(*(escape(cell(pick(row, key))) for key, _ in columns))
     out.print(table)
+
+
+def in_currency(columns: Sequence[tuple[str, str]], currency: str) -> tuple[tuple[str, str], ...]:
+    """The columns with the currency named in the headings of money."""
+    return tuple((key, f"{heading} ({currency})" if key in MONEY else heading) for key, heading in columns)
 
 
 def pick(row: Mapping[str, Any], key: str) -> Any:

@@ -27,6 +27,10 @@ class Rest:
             return answer.json() if answer.content else None
         fail(explain(answer))
 
+    def currency(self) -> str:
+        """What all money of this installation is in."""
+        return str(self.call("GET", "/api/v1/installation")["currency"])
+
     def try_call(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **options)

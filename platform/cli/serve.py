@@ -128,6 +128,12 @@ def serve(
         str | None,
         Parameter(help="An engine process for each: both; or prefill,decode and more. Else TENANTRY_ROLES."),
     ] = None,
+    currency: Annotated[
+        str | None, Parameter(help="What all money is in, by ISO 4217; else TENANTRY_CURRENCY, or USD.")
+    ] = None,
+    support: Annotated[
+        str | None, Parameter(help="A mail address or link where tenants ask for more; else TENANTRY_SUPPORT.")
+    ] = None,
     runner: Annotated[
         Literal["model", "scripted"], Parameter(help="scripted: no model, to load-test a gateway.")
     ] = "model",
@@ -164,6 +170,8 @@ def serve(
             disk_cache_dir=disk_cache_dir.absolute() if disk_cache_dir else None,
             engines=engines,
             roles=roles,
+            currency=currency,
+            support=support,
         )
         parse_speculation(speculate, speculate_depth)
         if chosen.port:

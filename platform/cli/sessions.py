@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from tenantry.platform.cli.connection import LOCAL, Connection
-from tenantry.platform.cli.output import err, fail, show_json, show_table
+from tenantry.platform.cli.output import err, fail, in_currency, show_json, show_table
 from tenantry.platform.cli.rest import segment
 
 sessions = App(
@@ -40,8 +40,9 @@ def list_sessions(
 
     Example: tenantry sessions list --model support --api-key tny_live_...
     """
-    rows = list(connection.rest().list("/api/v1/sessions", limit, {"kind": kind, "model": model}))
-    show_json(rows) if connection.json else show_table(rows, COLUMNS)
+    rest = connection.rest()
+    rows = list(rest.list("/api/v1/sessions", limit, {"kind": kind, "model": model}))
+    show_json(rows) if connection.json else show_table(rows, in_currency(COLUMNS, rest.currency()))
 
 
 @sessions.command
@@ -56,8 +57,9 @@ def show(session: Id, *, limit: Limit = 20, connection: Connection = LOCAL) -> N
     if connection.json:
         show_json({**found, "data": turns})
         return
-    show_table([found], COLUMNS)
-    show_table(turns, TURN_COLUMNS)
+    currency = rest.currency()
+    show_table([found], in_currency(COLUMNS, currency))
+    show_table(turns, in_currency(TURN_COLUMNS, currency))
 
 
 @sessions.command
@@ -119,4 +121,7 @@ def _at(session: str) -> str:
 
 
 def _show(found: dict[str, Any], connection: Connection) -> None:
-    show_json(found) if connection.json else show_table([found], COLUMNS)
+    if connection.json:
+        show_json(found)
+        return
+    show_table([found], in_currency(COLUMNS, connection.rest().currency()))

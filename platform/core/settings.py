@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from tenantry.platform.core import money
 from tenantry.platform.core.errors import ConfigurationError
 
 PREFIX = "TENANTRY_"
@@ -84,6 +85,18 @@ def _socket(text: str) -> str:
     return text
 
 
+def _currency(text: str) -> str:
+    if text not in money.CURRENCIES:
+        raise ValueError("must be a currency's code by ISO 4217, such as USD, EUR or JPY")
+    return text
+
+
+def _support(text: str) -> str:
+    if not re.fullmatch(r"[^\s@<>\"]{1,100}@[^\s@<>\"]{1,100}|https?://[^\s<>\"]{1,200}", text, re.ASCII):
+        raise ValueError("must be a mail address, or a link that begins with https://")
+    return text
+
+
 def _weights(text: str) -> str:
     for part in filter(None, text.split(",")):
         name, _, weight = part.rpartition("=")
@@ -134,6 +147,8 @@ class Settings:
     runtime.config.EngineConfig. tenant_kv_min, tenant_kv_max: cached pages of one tenant, see
     runtime.config.CacheConfig.
     console_dir: the built console; None takes the checkout's. cookie_secure: on where browsers come over https.
+    currency: what all money here is in (ISO 4217); nothing is converted. support: whom a tenant asks for more, a mail
+    address or a link; None says "the operator".
     roles: one engine process for each word; engines: so many of "both" instead.
     model_digest (hex), engine_socket: what `tenantry serve` tells the gateway that it starts; see `fleet`.
     """
@@ -189,6 +204,8 @@ class Settings:
     session_keep: int = _setting(1800, _integer(0, 365 * 86400))
     console_dir: Path | None = _setting(None, _path)
     cookie_secure: Literal["off", "on"] = _setting("off", _choice("off", "on"))
+    currency: str = _setting("USD", _currency)
+    support: str | None = _setting(None, _support)
 
     @property
     def secrets_dir(self) -> Path:

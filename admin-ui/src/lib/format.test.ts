@@ -1,18 +1,49 @@
 import { describe, expect, it } from "vitest";
-import { ago, brief, bytes, count, milliseconds, money, percent, share } from "./format";
+import {
+  ago,
+  brief,
+  bytes,
+  count,
+  inCurrency,
+  milliseconds,
+  money,
+  percent,
+  price,
+  setCurrency,
+  share,
+} from "./format";
 
 describe("money", () => {
   it.each([
-    ["0.00", "0"],
-    ["12.345", "12.35"],
-    ["0.0123", "0.0123"],
-    ["0.000045", "0.000045"],
-    ["1234.5", "1,234.50"],
-    ["-0.0000345", "-0.0000345"],
-    ["0.000000001", "0.000000001"],
+    ["0.00", "$0"],
+    ["12.345", "$12.35"],
+    ["0.0123", "$0.0123"],
+    ["0.000045", "$0.000045"],
+    ["1234.5", "$1,234.50"],
+    ["-0.0000345", "-$0.0000345"],
+    ["0.000000001", "$0.000000001"],
   ])("%s is told as %s", (text, told) => expect(money(text)).toBe(told));
 
   it("tells what is no number as it came", () => expect(money("?")).toBe("?"));
+
+  it("names the installation's currency, with as many digits as that has", () => {
+    setCurrency("EUR");
+    expect([money("12.345"), money("0.0123"), inCurrency("cost")]).toEqual([
+      "€12.35",
+      "€0.0123",
+      "cost (EUR)",
+    ]);
+    setCurrency("JPY");
+    expect([money("1234.5"), money("0.05")]).toEqual(["¥1,235", "¥0.05"]);
+    setCurrency("CHF");
+    expect(money("3")).toBe("CHF\u00a03.00");
+    setCurrency("USD");
+  });
+
+  it("tells a price to its last digit", () => {
+    expect([price("0.5"), price("0.0000001"), price("1500")]).toEqual(["$0.5", "$0.0000001", "$1,500"]);
+    expect(price("much")).toBe("much");
+  });
 });
 
 describe("percent", () => {

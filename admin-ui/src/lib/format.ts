@@ -5,18 +5,43 @@ export function count(value: number): string {
   return Math.abs(value) < 100_000 ? whole.format(value) : compact.format(value);
 }
 
-/** Decimal text as the API gives it, in as few digits as still tell amounts apart: 12.34, 0.0123, 0.000045. */
+/** What all money of this installation is in (ISO 4217), as the session tells it before any page is drawn. */
+let currency = "USD";
+
+export function setCurrency(code: string): void {
+  currency = code;
+}
+
+/** For headings: in words that a spreadsheet keeps. */
+export function inCurrency(heading: string): string {
+  return `${heading} (${currency})`;
+}
+
+/** Decimal text as the API gives it, in as few digits as still tell amounts apart: $12.34, $0.0123, $0.000045. */
 export function money(text: string): string {
   const value = Number(text);
   if (!Number.isFinite(value)) return text;
-  if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 100) return value.toLocaleString("en", { maximumFractionDigits: 2, minimumFractionDigits: 2 });
-  const digits = size >= 1 ? 2 : Math.min(9, Math.ceil(-Math.log10(size)) + 2);
-  return value.toLocaleString("en", {
-    maximumFractionDigits: digits,
-    minimumFractionDigits: Math.min(2, digits),
-  });
+  if (size === 0) return spoken(0, 0, 0);
+  if (size >= 1) return spoken(value);
+  const digits = Math.min(9, Math.ceil(-Math.log10(size)) + 2);
+  return spoken(value, Math.min(2, digits), digits);
+}
+
+/** A price, every digit of it: what is charged must not be rounded where it is read. */
+export function price(text: string): string {
+  const value = Number(text);
+  return Number.isFinite(value) ? spoken(value, 0, 12) : text;
+}
+
+/** Without bounds, as many digits as the currency has: two for dollars, none for yen. */
+function spoken(value: number, least?: number, most?: number): string {
+  return new Intl.NumberFormat("en", {
+    style: "currency",
+    currency,
+    minimumFractionDigits: least,
+    maximumFractionDigits: most,
+  }).format(value);
 }
 
 /** A share in percent; what rounds to 0 or 100 without being it says so. */

@@ -8,6 +8,7 @@ import { PageHeader } from "@/components/layout/page";
 import { Meter } from "@/components/ui/meter";
 import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
+import { useSession } from "@/features/session/session";
 import { useLive } from "@/hooks/use-live";
 import { answer, api } from "@/lib/api/client";
 import type { HeadroomView, WalletEntryView } from "@/lib/api/schema";
@@ -34,6 +35,7 @@ export function LimitsPage() {
             return (
               <>
                 {whole && <Rooms room={whole} />}
+                <AtTheLimit />
                 {keys.length > 0 && (
                   <Panel title="Keys with limits of their own" flush>
                     <DataTable
@@ -93,6 +95,67 @@ export function Rooms({ room }: { room: HeadroomView }) {
         </p>
       </Room>
     </div>
+  );
+}
+
+const REFUSALS = [
+  {
+    limit: "At once",
+    status: 429,
+    code: "concurrency_limit_exceeded",
+    next: "Retry-After says when: as soon as one of the running requests is done.",
+  },
+  {
+    limit: "A minute",
+    status: 429,
+    code: "rate_limit_exceeded",
+    next: "Retry-After says when the next one is let in. OpenAI's clients wait and try again by themselves.",
+  },
+  {
+    limit: "Budget",
+    status: 429,
+    code: "insufficient_quota",
+    next: "Trying again does not help, and x-should-retry says so. A smaller max_tokens may still fit.",
+  },
+] as const;
+
+/** What a client sees at each limit, and whom a person asks for more. */
+function AtTheLimit() {
+  const { installation } = useSession();
+  return (
+    <Panel title="At the limit">
+      <p className="text-sm">
+        A request beyond a limit is refused before any token is computed, and costs nothing. For more, ask{" "}
+        <Support support={installation.support} />.
+      </p>
+      <dl className="mt-3 grid gap-3 text-sm md:grid-cols-3">
+        {REFUSALS.map((one) => (
+          <div key={one.code}>
+            <dt className="font-medium">{one.limit}</dt>
+            <dd>
+              <code className="font-mono text-xs [overflow-wrap:anywhere]">
+                {one.status} {one.code}
+              </code>
+              <p className="mt-0.5 text-ink-soft">{one.next}</p>
+            </dd>
+          </div>
+        ))}
+      </dl>
+    </Panel>
+  );
+}
+
+function Support({ support }: { support: string | null }) {
+  if (!support) return <>the operator of this installation</>;
+  const href = support.includes("://") ? support : `mailto:${support}`;
+  return (
+    <a
+      href={href}
+      rel="noreferrer"
+      className="text-accent underline underline-offset-2 [overflow-wrap:anywhere]"
+    >
+      {support}
+    </a>
   );
 }
 

@@ -7,7 +7,7 @@ import { useToast } from "@/components/ui/toast";
 import { answer, api } from "@/lib/api/client";
 import { ApiError } from "@/lib/api/errors";
 import type { HeadroomView, TenantView } from "@/lib/api/schema";
-import { money } from "@/lib/format";
+import { inCurrency, money } from "@/lib/format";
 import { quotaOf, refusals, type Typed } from "./quota";
 
 const PERIODS = [
@@ -73,7 +73,7 @@ export function LimitsForm({ tenant, room }: { tenant: TenantView; room: Headroo
             />
           )}
         </Field>
-        <Field label="Budget" error={of("budget")}>
+        <Field label={inCurrency("Budget")} error={of("budget")}>
           {(field) => (
             <Input
               {...field}

@@ -16,7 +16,7 @@ import { useToast } from "@/components/ui/toast";
 import { answer, api } from "@/lib/api/client";
 import { ApiError } from "@/lib/api/errors";
 import type { DatedPrice } from "@/lib/api/schema";
-import { dateTime } from "@/lib/format";
+import { dateTime, inCurrency, price } from "@/lib/format";
 import { markCurrent, perMillion, perToken } from "./price";
 
 export function PricesPage() {
@@ -67,7 +67,7 @@ const COLUMNS: ColumnDef<DatedPrice & { mark: "now" | "to come" | null }, unknow
     ([kind, header]): ColumnDef<DatedPrice & { mark: "now" | "to come" | null }, unknown> => ({
       header,
       meta: { numeric: true },
-      cell: ({ row }) => perMillion(row.original[kind]),
+      cell: ({ row }) => price(perMillion(row.original[kind])),
     }),
   ),
 ];
@@ -94,7 +94,7 @@ function Prices({ base, name }: { base: string; name: string }) {
               caption={`Prices of ${name}`}
               columns={COLUMNS}
               rows={markCurrent(prices)}
-              rowKey={(price) => price.id}
+              rowKey={(dated) => dated.id}
               empty={<Empty title="No price yet">Nothing can be admitted before there is one.</Empty>}
               footer={<More query={query} shown={prices.length} />}
             />
@@ -161,7 +161,7 @@ function NewPrice({
           {KINDS.map(([kind, label]) => (
             <Field
               key={kind}
-              label={`${label}, per million`}
+              label={inCurrency(`${label}, per million`)}
               error={error?.field === kind ? error.text : null}
             >
               {(field) => (

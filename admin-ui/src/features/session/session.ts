@@ -1,6 +1,7 @@
 import { type QueryClient, queryOptions, useSuspenseQuery } from "@tanstack/react-query";
 import { answer, api, setCsrfToken } from "@/lib/api/client";
 import type { BrowserSessionView, SignIn } from "@/lib/api/schema";
+import { setCurrency } from "@/lib/format";
 
 /** Who is signed in here. Every page below the console's layout may rely on it. */
 export const sessionQuery = queryOptions({
@@ -12,6 +13,7 @@ export const sessionQuery = queryOptions({
 
 function keep(session: BrowserSessionView): BrowserSessionView {
   setCsrfToken(session.csrf_token);
+  setCurrency(session.installation.currency);
   return session;
 }
 
@@ -20,6 +22,7 @@ export function useSession() {
   const scopes = new Set(data.me.scopes);
   return {
     me: data.me,
+    installation: data.installation,
     isOperator: scopes.has("operator"),
     mayManage: scopes.has("manage") || scopes.has("operator"),
   };

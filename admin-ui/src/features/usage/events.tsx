@@ -10,7 +10,7 @@ import { Empty, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
 import type { UsageEventView } from "@/lib/api/schema";
 import { csv, download } from "@/lib/csv";
-import { brief, count, dateTime, milliseconds, money } from "@/lib/format";
+import { brief, count, dateTime, inCurrency, milliseconds, money } from "@/lib/format";
 import { allEvents, type EventsAsked, useEvents } from "./usage";
 
 const COLUMNS: ColumnDef<UsageEventView, unknown>[] = [
@@ -83,7 +83,7 @@ export function Events({ asked }: { asked: EventsAsked }) {
       download(
         "usage.csv",
         csv(
-          CSV_FIELDS,
+          CSV_FIELDS.map((field) => (field === "cost" ? inCurrency(field) : field)),
           events.map((event) => CSV_FIELDS.map((field) => event[field])),
         ),
       );

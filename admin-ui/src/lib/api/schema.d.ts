@@ -232,6 +232,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/installation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Installation */
+        get: operations["ApiV1InstallationInstallation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/keys": {
         parameters: {
             query?: never;
@@ -1211,6 +1228,7 @@ export interface components {
             csrf_token: string;
             /** Format: date-time */
             expires_at: string;
+            installation: components["schemas"]["InstallationView"];
             me: components["schemas"]["Me"];
             /**
              * @default browser_session
@@ -1538,6 +1556,16 @@ export interface components {
             x_cached_disk_tokens: number;
             /** @default 0 */
             x_cached_host_tokens: number;
+        };
+        /** InstallationView */
+        InstallationView: {
+            currency: string;
+            /**
+             * @default installation
+             * @constant
+             */
+            object: "installation";
+            support: string | null;
         };
         /** InvitationView */
         InvitationView: {
@@ -2463,6 +2491,7 @@ export type HoldingView = components['schemas']['HoldingView'];
 export type HostMemoryView = components['schemas']['HostMemoryView'];
 export type ImpactView = components['schemas']['ImpactView'];
 export type InputTokensDetails = components['schemas']['InputTokensDetails'];
+export type InstallationView = components['schemas']['InstallationView'];
 export type InvitationView = components['schemas']['InvitationView'];
 export type Invite = components['schemas']['Invite'];
 export type ItemList = components['schemas']['ItemList'];
@@ -3269,6 +3298,26 @@ export interface operations {
                         } | unknown[];
                         status_code: number;
                     };
+                };
+            };
+        };
+    };
+    ApiV1InstallationInstallation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["InstallationView"];
                 };
             };
         };
