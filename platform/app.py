@@ -29,6 +29,7 @@ from tenantry.platform.core.policy import PUBLIC, under
 from tenantry.platform.core.secrets import Peppers
 from tenantry.platform.core.settings import Settings
 from tenantry.platform.core.telemetry import Telemetry
+from tenantry.platform.fleet.views import on_device
 from tenantry.platform.gateway import engines, envelope, health, idempotency, speculation
 from tenantry.platform.gateway import routes as inference
 from tenantry.platform.gateway.chat import ChatService, Serving
@@ -49,6 +50,7 @@ from tenantry.platform.registry import routes as registry_routes
 from tenantry.platform.registry.intake import Intake, Places, reject_stale
 from tenantry.platform.registry.models import BaseModel
 from tenantry.platform.registry.purge import Purger
+from tenantry.platform.registry.residency import Holdings
 from tenantry.platform.registry.service import Allowance, Drop, Registry
 from tenantry.platform.sessions import conversation_routes, response_routes, session_routes
 from tenantry.platform.sessions.departure import Departure
@@ -219,6 +221,7 @@ def _dependencies(gateway: Gateway) -> Mapping[str, Provide]:
         "authenticator": gateway.authenticator,
         "browser": gateway.browser,
         "console": Console(parts.database, parts.serving.engine, gateway.runs.recent, gateway.books),
+        "holdings": Holdings(lambda: on_device(one.adapters for one in parts.serving.engine.reports())),
         "share_names": engines.ShareNames(parts.database),
         "watchers": Watchers(lambda: gateway.runs.draining),
     }

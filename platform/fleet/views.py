@@ -3,6 +3,7 @@
 Owns the wire shapes of a report (report.py fills them), each made of the engine's own counts and of nothing else.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -97,6 +98,12 @@ class HostMemoryView(msgspec.Struct, frozen=True):
     used: float
     limit: float
     refused: int
+
+
+def on_device(reports: Iterable[list[AdapterView]]) -> tuple[bytes, ...]:
+    """Digests that are resident in any of them."""
+    held = {one.digest for adapters in reports for one in adapters if one.state == "resident"}
+    return tuple(bytes.fromhex(digest) for digest in sorted(held))
 
 
 def tiers(stats: Stats) -> list[TierView]:

@@ -20,6 +20,8 @@ FROM (SELECT * FROM adapter a WHERE a.tenant_id = $1 AND a.deleted_at IS NULL
         AND ($2::text IS NULL OR position($2 IN a.name) > 0)
         AND ($3::text IS NULL OR a.id IN (SELECT v.adapter_id FROM adapter_version v WHERE v.tenant_id = $1
                                           AND v.state = $3))
+        AND ($6::bytea[] IS NULL OR a.id IN (SELECT v.adapter_id FROM adapter_version v WHERE v.tenant_id = $1
+                                             AND v.state = 'ready' AND v.digest = ANY($6)))
         AND ($4::uuid IS NULL OR ({key}) {beyond}
              (SELECT {cursor_key} FROM adapter x WHERE x.tenant_id = $1 AND x.id = $4))
       ORDER BY {order} LIMIT $5) a
@@ -58,10 +60,12 @@ _STATEMENTS: Final[dict[tuple[Sort, bool], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """text: part of a name. state: of any version. Ids are time-ordered, so `created` is their order."""
+    """text: part of a name. state: of any version. held: digests, of which a version that is ready has one. Ids are
+    time-ordered, so `created` is their order."""
 
     text: str | None = None
     state: State | None = None
+    held: tuple[bytes, ...] | None = None
     sort: Sort = "created"
     descending: bool = True
 
@@ -71,8 +75,9 @@ async def listed(
 ) -> list[Listed]:
     """after: the last adapter of the page before; an unknown one ends the list."""
     rows = await connection.fetch(
-        _STATEMENTS[listing.sort, listing.descending], tenant_id, listing.text or None, listing.state, after, limit
-    )
+        _STATEMENTS[listing.sort, listing.descending], tenant_id, listing.text or None, listing.state, after, limit,
+        listing.held,
+    )  # fmt: skip
     return [_listed(row) for row in rows]
 
 

@@ -3,7 +3,7 @@
 It answers for what the connection may see: all tenants for the operator, its own for a tenant.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,13 @@ SELECT digest, tenant, name, number, state, known FROM (
   JOIN tenant t ON t.id = v.tenant_id WHERE v.digest = ANY($1::bytea[])
 ) held WHERE place <= {MOST_TOLD} ORDER BY digest, place
 """  # noqa: S608 - literals
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """on_device: digests that are on the device of some engine now."""
+
+    on_device: Callable[[], tuple[bytes, ...]]
 
 
 @dataclass(frozen=True, slots=True)

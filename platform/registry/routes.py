@@ -18,12 +18,14 @@ from tenantry.platform.registry import schemas
 from tenantry.platform.registry.intake import Intake
 from tenantry.platform.registry.listing import Listing, Sort
 from tenantry.platform.registry.models import State
+from tenantry.platform.registry.residency import Holdings
 from tenantry.platform.registry.service import Registry
 from tenantry.platform.tenants.principal import Principal
 
 Name = Annotated[str, Parameter(max_length=63, description="The adapter's name.")]
 HavingState = Annotated[State | None, Parameter(query="state", description="Of any of its versions.")]
 NamePart = Annotated[str | None, Parameter(max_length=63, description="Part of a name.")]
+OnDevice = Annotated[bool, Parameter(query="on_device", description="Those that some engine's device holds now.")]
 Number = Annotated[int, Parameter(ge=1, le=1 << 30)]
 IfMatch = Annotated[str | None, Parameter(header="If-Match", max_length=64)]
 Revoke = Annotated[bool, Parameter(query="revoke", description="End requests under way within two seconds.")]
@@ -43,15 +45,18 @@ async def create_adapter(
 async def list_adapters(
     principal: Principal,
     registry: Registry,
+    holdings: Holdings,
     limit: Limit = 20,
     after: After = None,
     name: NamePart = None,
     having: HavingState = None,
+    on_device: OnDevice = False,
     sort: Sort = "created",
     order: Literal["asc", "desc"] = "desc",
 ) -> schemas.AdapterPage:
-    """Newest first, or by name; those whose name holds a text, or that have a version in a state."""
-    listing = Listing(name, having, sort, order == "desc")
+    """Newest first, or by name; those whose name holds a text, that have a version in a state, or one on a device."""
+    held = holdings.on_device() if on_device else None
+    listing = Listing(name, having, held, sort, order == "desc")
     found = await registry.adapters(principal.tenant_id, listing, cursor("adapter", after), limit + 1)
     rows, more = cut(found, limit)
     data = [schemas.AdapterRow.of(row) for row in rows]

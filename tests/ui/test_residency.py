@@ -88,6 +88,23 @@ def test_every_engine_tells_by_itself_what_it_holds(live, api):
     assert api.get("/api/v1/overview").json()["resident_versions"] == 1
 
 
+def test_the_list_is_filtered_by_what_is_on_a_device_and_agrees_with_the_overview(live, api):
+    ready_adapters(live, api, ["support", "orders", "dates"])
+    with Api(live, live.make_tenant(f"other-{next(NAMES)}")[1]) as other:
+        ready_adapters(live, other, ["theirs"])
+        theirs = digest_of(other, "theirs")
+    live.engine.reported = [
+        report("engine-0", "both", holding((digest_of(api, "support"), "loading"), (theirs, "resident")), 0, 0),
+        report("engine-1", "both", holding((digest_of(api, "orders"), "resident")), 0, 0),
+    ]
+    named = [row["name"] for row in api.get("/api/v1/adapters", params={"on_device": True}).json()["data"]]
+    assert named == ["orders"]
+    assert api.get("/api/v1/overview").json()["resident_versions"] == len(named)
+    live.engine.reported = []
+    assert api.get("/api/v1/adapters", params={"on_device": True}).json()["data"] == []
+    assert len(api.get("/api/v1/adapters").json()["data"]) == 3
+
+
 def test_the_operator_reads_names_also_of_what_is_gone(live, api, operator):
     ready_adapters(live, api, ["support", "orders"])
     tenant = api.get("/api/v1/me").json()["tenant_name"]

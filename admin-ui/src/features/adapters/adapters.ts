@@ -17,6 +17,7 @@ import type {
 export interface AdapterSearch {
   name?: string;
   state?: State;
+  on_device?: true;
   sort?: "created" | "name";
   order?: "asc" | "desc";
 }

@@ -27,6 +27,11 @@ const STATES = [
   { value: "quarantined", label: "With a quarantined one" },
 ] as const;
 
+const PLACES = [
+  { value: "any", label: "Anywhere" },
+  { value: "device", label: "On an engine’s device" },
+] as const;
+
 interface Row extends AdapterRow {
   stats: AdapterStatsView | undefined;
   engines: readonly EngineRef[];
@@ -162,7 +167,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
     if (event.dataTransfer.files.length > 0) setUploading([...event.dataTransfer.files]);
   }
 
-  const filtered = Boolean(search.name || search.state);
+  const filtered = Boolean(search.name || search.state || search.on_device);
   return (
     <section
       aria-label="Adapters, also a place to drop files on"
@@ -207,6 +212,12 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
               onChange={(next) => set({ state: next === "any" ? undefined : (next as State) })}
               choices={STATES}
             />
+            <Select
+              label="Place"
+              value={search.on_device ? "device" : "any"}
+              onChange={(next) => set({ on_device: next === "device" ? true : undefined })}
+              choices={PLACES}
+            />
           </div>
         }
       >
@@ -239,7 +250,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
                       <Button
                         onClick={() => {
                           setTyped("");
-                          set({ name: undefined, state: undefined });
+                          set({ name: undefined, state: undefined, on_device: undefined });
                         }}
                       >
                         Show all

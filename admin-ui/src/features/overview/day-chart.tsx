@@ -1,8 +1,10 @@
+import { useNavigate } from "@tanstack/react-router";
 import { View } from "@/components/ui/states";
 import { StackedChart } from "@/features/usage/chart";
 import { useSeries } from "@/features/usage/usage";
 
 export default function DayChart() {
+  const navigate = useNavigate();
   const query = useSeries({ by: "adapter", measure: "cost", range: "24h" });
   return (
     <View query={query} rows={6}>
@@ -12,6 +14,9 @@ export default function DayChart() {
           measure="cost"
           caption="Cost by adapter over the last 24 hours"
           compact
+          onPick={(at, adapter) =>
+            void navigate({ to: "/usage", search: { range: "24h", at, ...(adapter ? { adapter } : {}) } })
+          }
         />
       )}
     </View>

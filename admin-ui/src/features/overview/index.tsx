@@ -1,5 +1,5 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { Link, type LinkProps } from "@tanstack/react-router";
 import { CheckCircle2, OctagonAlert, Radio, RefreshCw } from "lucide-react";
 import type { ReactNode } from "react";
 import { lazy, Suspense } from "react";
@@ -9,10 +9,13 @@ import { Meter } from "@/components/ui/meter";
 import { Panel } from "@/components/ui/panel";
 import { Skeleton, View } from "@/components/ui/states";
 import { useSession } from "@/features/session/session";
+import { hourOf } from "@/features/usage/ranges";
 import { useLive } from "@/hooks/use-live";
 import { answer, api } from "@/lib/api/client";
 import type { OverviewView, PaceView } from "@/lib/api/schema";
 import { ago, count, milliseconds, money, percent, share } from "@/lib/format";
+
+const day24 = { range: "24h" } as const;
 
 const DayChart = lazy(() => import("./day-chart"));
 
@@ -71,19 +74,19 @@ function Tiles({ overview, pace }: { overview: OverviewView; pace: PaceView }) {
       <div className="grid grid-cols-2 gap-3 lg:grid-cols-4">
         <Tile
           label="Requests now"
-          to="/usage"
+          link={{ to: "/limits" }}
           value={count(pace.running)}
           note={`${pace.requests_per_second.toFixed(2)} a second ended`}
         />
         <Tile
           label="Tokens a second"
-          to="/usage"
+          link={{ to: "/usage", search: { ...day24, measure: "tokens", at: hourOf(Date.now()) } }}
           value={count(Math.round(pace.tokens_per_second))}
           note="out, over the last minute"
         />
         <Tile
           label="First token, p50"
-          to="/playground"
+          link={{ to: "/adapters" }}
           value={milliseconds(pace.first_token_p50)}
           note={
             pace.first_token_samples
@@ -93,20 +96,20 @@ function Tiles({ overview, pace }: { overview: OverviewView; pace: PaceView }) {
         />
         <Tile
           label="First token, p95"
-          to="/playground"
+          link={{ to: "/adapters" }}
           value={milliseconds(pace.first_token_p95)}
           note="the slowest one in twenty"
         />
         <SpendTile limits={limits} cost={day.cost} />
         <Tile
           label="Prompt tokens from the cache"
-          to="/sessions"
+          link={{ to: "/usage", search: { ...day24, measure: "tokens" } }}
           value={percent(share(day.cached_tokens, day.prompt_tokens))}
           note={`${count(day.cached_tokens)} of ${count(day.prompt_tokens)} in 24 h`}
         />
         <Tile
           label="Guesses that stood"
-          to="/usage"
+          link={{ to: "/usage", search: { ...day24, measure: "tokens" } }}
           value={percent(share(day.accepted_tokens, day.drafted_tokens))}
           note={
             day.drafted_tokens
@@ -134,13 +137,14 @@ interface TileProps {
   label: string;
   value: string;
   note: ReactNode;
-  to: string;
+  /** Where the number's own parts are: what it counts, over the time that it is told of. */
+  link: Pick<LinkProps, "to" | "search">;
 }
 
-function Tile({ label, value, note, to }: TileProps) {
+function Tile({ label, value, note, link }: TileProps) {
   return (
     <Link
-      to={to}
+      {...link}
       className="group flex min-w-0 flex-col rounded-xl border border-line bg-surface p-4 transition-colors hover:border-line-strong"
     >
       <span className="text-[0.8rem] text-ink-soft">{label}</span>
@@ -154,14 +158,21 @@ function Tile({ label, value, note, to }: TileProps) {
 
 function SpendTile({ limits, cost }: { limits: OverviewView["limits"]; cost: string }) {
   if (!limits?.budget) {
-    return <Tile label="Spent in 24 hours" to="/usage" value={money(cost)} note="no budget is set" />;
+    return (
+      <Tile
+        label="Spent in 24 hours"
+        link={{ to: "/usage", search: { ...day24, measure: "cost" } }}
+        value={money(cost)}
+        note="no budget is set"
+      />
+    );
   }
   const used = Number(limits.spent) + Number(limits.reserved);
   const budget = Number(limits.budget);
   return (
     <Tile
       label={limits.budget_period === "month" ? "Spent this month" : "Spent"}
-      to="/limits"
+      link={{ to: "/limits" }}
       value={money(limits.spent)}
       note={
         <>
@@ -187,7 +198,14 @@ function BooksTile({ overview }: { overview: OverviewView }) {
         <OctagonAlert aria-hidden className="size-3.5" /> must read 0
       </span>
     );
-  return <Tile label="Unreconciled tokens" to="/usage" value={off === null ? "–" : count(off)} note={note} />;
+  return (
+    <Tile
+      label="Unreconciled tokens"
+      link={{ to: "/usage", search: { range: "90d", by: "total", measure: "tokens" } }}
+      value={off === null ? "–" : count(off)}
+      note={note}
+    />
+  );
 }
 
 function Adapters({ overview }: { overview: OverviewView }) {
@@ -198,8 +216,15 @@ function Adapters({ overview }: { overview: OverviewView }) {
         <Link to="/adapters" className="font-medium text-accent underline-offset-2 hover:underline">
           {count(overview.adapters)} adapter{overview.adapters === 1 ? "" : "s"}
         </Link>
-        , {count(overview.resident_versions)} version{overview.resident_versions === 1 ? "" : "s"} in the
-        engine's memory
+        ,{" "}
+        <Link
+          to="/adapters"
+          search={{ on_device: true }}
+          className="font-medium text-accent underline-offset-2 hover:underline"
+        >
+          {count(overview.resident_versions)} version{overview.resident_versions === 1 ? "" : "s"}
+        </Link>{" "}
+        on an engine’s device
       </p>
       {states.length === 0 ? (
         <p className="text-ink-soft">Nothing is uploaded yet.</p>

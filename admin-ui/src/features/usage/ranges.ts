@@ -72,6 +72,11 @@ export function bucketsOf(span: Span): number[] {
   return Array.from({ length: Math.max(0, Math.round((last - first) / step)) }, (_, i) => first + i * step);
 }
 
+/** The bucket of hours that a moment is in. */
+export function hourOf(at: number): number {
+  return Math.floor(at / HOUR_MS) * HOUR_MS;
+}
+
 export function bucketEnd(start: number, bucket: Bucket): number {
   return start + (bucket === "hour" ? HOUR_MS : 24 * HOUR_MS);
 }

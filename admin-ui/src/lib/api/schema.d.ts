@@ -2655,6 +2655,8 @@ export interface operations {
                 name?: string | null;
                 /** @description Of any of its versions. */
                 state?: components["schemas"]["State"] | null;
+                /** @description Those that some engine's device holds now. */
+                on_device?: boolean;
                 sort?: "created" | "name";
                 order?: "asc" | "desc";
             };

@@ -8,6 +8,7 @@ export const Route = createFileRoute("/_console/adapters/")({
     present({
       name: text(search.name, 63),
       state: oneOf(search.state, ["ready", "rejected", "validating", "retired", "quarantined"]),
+      on_device: search.on_device === true ? true : undefined,
       sort: oneOf(search.sort, ["created", "name"]),
       order: oneOf(search.order, ["asc", "desc"]),
     }),
