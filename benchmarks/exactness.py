@@ -16,18 +16,15 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.guessing import CONTEXT, PAGES, Silent
+from benchmarks.engines import engine_around
+from benchmarks.guessing import CONTEXT, PAGES
 from benchmarks.speculation import Bench, asks, demo, option
-from tenantry.adapters.residency import Residency
-from tenantry.adapters.room import Budget, Footprint
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
-from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
 from tenantry.runtime.model.lora import share_interpreter
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import StepPlan
-from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.speculative.options import parse
 from tenantry.runtime.speculative.speculator import Guess, Speculator
 from tenantry.runtime.stops import StopWatch
@@ -76,13 +73,8 @@ def serve(
     """What each request was told, tokens and logprobs, and how many guesses stood."""
     runner.run(StepPlan(0, (), evict=tuple(runner.adapters.resident)))
     schedule = ScheduleConfig(token_budget=512, max_running=16, max_waiting=len(asked), max_context=CONTEXT)
-    cache, residency = KvCache.alone(CacheConfig(pages=PAGES)), Residency(Budget(1 << 30))
-    scheduler = Scheduler(schedule, cache, residency, runner.end_tokens, runner.vocab_size)
-
-    def footprint(digest: bytes) -> Footprint:
-        return Footprint((bench.store.size(digest),))
-
-    engine = Engine(scheduler, runner, Silent(), StopWatch(bench.text), footprint, speculator)
+    cache = KvCache.alone(CacheConfig(pages=PAGES))
+    engine = engine_around(runner, schedule, cache, StopWatch(bench.text), speculator=speculator)
     for submit in asked:
         refused = engine.submit(submit, 0.0)
         assert refused is None, refused

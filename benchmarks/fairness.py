@@ -5,14 +5,13 @@ in one run: a quiet tenant's solo and its flooded turns alternate, policies foll
 VTC counts it: 1 for a prompt token, 2 for one drawn.
 """
 
-import argparse
 import math
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import median
 
-from benchmarks.report import Report
+from benchmarks.report import Report, told
 from benchmarks.targets import TARGETS
 from benchmarks.traffic import Ask, Bench, Run
 from tenantry.runtime.config import ScheduleConfig
@@ -154,17 +153,7 @@ def measure(report: Report, model: Path = DEMO, threads: int = 1, quick: bool = 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DEMO)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="fewer requests; for a look, not for a note")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON here")
-    a = parser.parse_args()
-    report = Report("fairness")
-    measure(report, a.model, a.threads, a.quick)
-    if a.out:
-        report.write(a.out)
-    print(report.summary())
+    told("fairness", __doc__, measure, DEMO)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,14 @@ from time import perf_counter
 
 import msgspec
 
-from tenantry.adapters.residency import Residency
-from tenantry.adapters.room import Budget, Footprint
-from tenantry.adapters.store import LocalStore
+from benchmarks.engines import engine_around
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, ScheduleConfig
 from tenantry.runtime.counts import Guessing, ProposerCounts
-from tenantry.runtime.engine import Engine, Runner
+from tenantry.runtime.engine import Runner
 from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.plan import Row, RowResult, StepPlan, StepResult
-from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.speculative.speculator import Speculator
 from tenantry.runtime.speculative.tree import DraftTree
 from tenantry.runtime.stops import StopWatch
@@ -43,13 +40,6 @@ class Ask:
     prompt: tuple[int, ...]
     new: int
     ignore_eos: bool = False
-
-
-class Silent:
-    """A journal for nobody."""
-
-    def append(self, records: Sequence[object]) -> None:
-        pass
 
 
 @dataclass(slots=True)
@@ -130,19 +120,15 @@ class Server:
     several servers may share by turns."""
 
     def __init__(
-        self, runner: Runner, model: ModelRunner, text: TextModel, store: LocalStore, batch: int,
-        speculator: Speculator | None = None,
-    ) -> None:  # fmt: skip
+        self, runner: Runner, model: ModelRunner, text: TextModel, batch: int, speculator: Speculator | None = None
+    ) -> None:
         schedule = ScheduleConfig(token_budget=256 + 8 * batch, max_running=batch, max_context=CONTEXT)
-        self._cache, residency = KvCache.alone(CacheConfig(pages=PAGES)), Residency(Budget(1 << 30))
-        scheduler = Scheduler(schedule, self._cache, residency, model.end_tokens, model.vocab_size)
+        self._cache = KvCache.alone(CacheConfig(pages=PAGES))
         model.run(StepPlan(0, (), evict=tuple(model.adapters.resident)))
         self._model, self._timed = model, Timed(runner)
-
-        def footprint(digest: bytes) -> Footprint:
-            return Footprint((store.size(digest),))
-
-        self._engine = Engine(scheduler, self._timed, Silent(), StopWatch(text), footprint, speculator)
+        self._engine = engine_around(
+            model, schedule, self._cache, StopWatch(text), runner=self._timed, speculator=speculator
+        )
 
     def serve(self, asks: Sequence[Ask]) -> Run:
         """All requests at once; no prefix of an earlier set is known."""

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.guessing import Silent
+from benchmarks.engines import engine_around
 from benchmarks.lives import Told
-from tenantry.adapters.residency import Residency
-from tenantry.adapters.room import Budget
 from tenantry.platform.fleet.router import WORTH_TOKENS
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import EngineConfig
@@ -21,10 +19,8 @@ from tenantry.runtime.disagg.exchange import Exchange
 from tenantry.runtime.disagg.intake import Intake
 from tenantry.runtime.disagg.outbox import Outbox
 from tenantry.runtime.disagg.transport import SharedMemory
-from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import Event, Finished, HandedOver, Refused, Submit, Tokens
 from tenantry.runtime.model.runner import ModelRunner
-from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.stops import StopWatch
 from tenantry.runtime.text import TextModel
 
@@ -38,10 +34,10 @@ class _Side:
         pages = runner.pages
         outbox = Outbox(self.memory, self.cache.page_size, pages.size, pages.format, PATIENCE_S)
         intake = Intake(self.cache, self.memory, pages.format, pages.size, PATIENCE_S)
-        residency = Residency(Budget(config.adapter_bytes))
-        scheduler = Scheduler(config.schedule, self.cache, residency, runner.end_tokens, runner.vocab_size)
-        stops = StopWatch(TextModel.load(config.model_dir))
-        self.engine = Engine(scheduler, runner, Silent(), stops, runner.footprint, exchange=Exchange(outbox, intake))
+        self.engine = engine_around(
+            runner, config.schedule, self.cache, StopWatch(TextModel.load(config.model_dir)), config.adapter_bytes,
+            exchange=Exchange(outbox, intake),
+        )  # fmt: skip
 
     def known(self, submit: Submit) -> int:
         """Tokens of its prompt that the device has."""

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,24 @@ class Report:
         data = {"at": stamp, "label": self.label, "rows": [asdict(row) for row in self.rows]}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def told(
+    label: str, about: str | None, measure: Callable[[Report, Path, int, bool], object], model: Path, threads: int = 1
+) -> None:
+    """The command of a benchmark that is run by itself. measure: takes a report, a model, threads, and whether a
+    look is enough. model, threads: what is measured unless another is named."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=model)
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--quick", action="store_true", help="less of everything; for a look, not for a note")
+    parser.add_argument("--out", type=Path, help="write the rows as JSON here")
+    a = parser.parse_args()
+    report = Report(label)
+    measure(report, a.model, a.threads, a.quick)
+    if a.out:
+        report.write(a.out)
+    print(report.summary())
 
 
 def read(path: Path) -> Report:

@@ -5,7 +5,6 @@ router, without HTTP. Short chats decode all the time while long prompts come at
 take turns, and each is given the same requests. One process has all threads, the others share them.
 """
 
-import argparse
 import asyncio
 import os
 import tempfile
@@ -18,7 +17,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.load import percentile
-from benchmarks.report import Report
+from benchmarks.report import Report, told
 from tenantry.platform.fleet.router import Engine, Router
 from tenantry.runtime.config import CacheConfig, Role, ScheduleConfig
 from tenantry.runtime.messages import Finished, Sampling, Submit, Tokens
@@ -149,17 +148,7 @@ async def measure(report: Report, model: Path = DEMO, threads: int = 2, quick: b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DEMO)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--quick", action="store_true", help="one short turn; for a look, not for a note")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON here")
-    a = parser.parse_args()
-    report = Report("roles")
-    asyncio.run(measure(report, a.model, a.threads, a.quick))
-    if a.out:
-        report.write(a.out)
-    print(report.summary())
+    told("roles", __doc__, lambda *asked: asyncio.run(measure(*asked)), DEMO, os.cpu_count() or 2)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ eight conversations, which take turns; each turn sends the whole history. All be
 people ask little and are told more. What is compared alternates.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from statistics import median
 from time import perf_counter
 
 from benchmarks.lives import Life, Told
-from benchmarks.report import Report
+from benchmarks.report import Report, told
 from benchmarks.targets import TARGETS
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
 from tenantry.runtime.model.lora import share_interpreter
@@ -159,17 +158,7 @@ def measure(report: Report, model: Path = DEMO, threads: int = 1, quick: bool = 
 
 def main() -> None:
     share_interpreter()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DEMO)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds; for a look, not for a note")
-    parser.add_argument("--out", type=Path, help="write the rows as JSON here")
-    a = parser.parse_args()
-    report = Report("sessions")
-    measure(report, a.model, a.threads, a.quick)
-    if a.out:
-        report.write(a.out)
-    print(report.summary())
+    told("sessions", __doc__, measure, DEMO)
 
 
 if __name__ == "__main__":

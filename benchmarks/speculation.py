@@ -39,11 +39,10 @@ OFF_ITS_WORD = 0.1  # so much less than it was told may an oracle's guesses stan
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A model with its adapters in a store, ready to make runners of."""
+    """A model whose adapters lie in its store, ready to make runners of."""
 
     config: EngineConfig
     text: TextModel
-    store: LocalStore
     digests: dict[str, bytes]
 
 
@@ -56,7 +55,7 @@ def demo(folder: Path) -> Bench:
         report = validate(path, spec, store=store)
         assert report.manifest is not None, report.problems
         digests[path.name] = report.manifest.digest
-    return Bench(_config(DEMO / "model", folder), TextModel.load(DEMO / "model"), store, digests)
+    return Bench(_config(DEMO / "model", folder), TextModel.load(DEMO / "model"), digests)
 
 
 def asks(bench: Bench, kind: str, count: int, seed: int) -> list[Ask]:
@@ -105,8 +104,8 @@ def of_demo(a: argparse.Namespace, by_adapter: list[tuple[str, ...]]) -> Iterato
             for kind in a.kinds.split(","):
                 for batch in _batches(a, word):
                     speculator = Speculator(choice.ngram, choice.model, a.depth)
-                    pairs, without = Pairs(batch), Server(plain, plain, bench.text, bench.store, batch)
-                    server = Server(guessing, guessing, bench.text, bench.store, batch, speculator)
+                    pairs, without = Pairs(batch), Server(plain, plain, bench.text, batch)
+                    server = Server(guessing, guessing, bench.text, batch, speculator)
                     for turn in range(a.rounds + 1):
                         asked = asks(bench, kind, max(2 * batch, 6), turn)
                         off, on = without.serve(asked), server.serve(asked)
@@ -131,15 +130,15 @@ def of_oracle(a: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """The 0.5B shape: guesses cost nothing to make, so the formula is tau / v, with the acceptance of this run."""
     folder = models.make(a.folder, 0)
     with tempfile.TemporaryDirectory() as scratch:
-        store, base = LocalStore(Path(scratch)), folder / "base"
+        base = folder / "base"
         model, text = ModelRunner(_config(base, Path(scratch))), TextModel.load(base)
         for knows in (0.7, 0.8):
             for batch in map(int, a.batches.split(",")):
                 for depth in map(int, a.oracle_depths.split(",")):
                     oracle, pairs = Oracle(model, knows, text.vocab_size), Pairs(batch)
                     speculator = Speculator(False, Oracle.KIND, depth)
-                    without = Server(model, model, text, store, batch)
-                    server = Server(oracle, model, text, store, batch, speculator)
+                    without = Server(model, model, text, batch)
+                    server = Server(oracle, model, text, batch, speculator)
                     rng = random.Random(batch)
                     for turn in range(a.oracle_rounds * max(1, 4 // batch) + 1):
                         asked = [

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.guessing import Silent
+from benchmarks.engines import engine_around
 from benchmarks.load import percentile
-from tenantry.adapters.residency import Residency
-from tenantry.adapters.room import NONE, Budget
 from tenantry.runtime.cache.leases import KvCache
 from tenantry.runtime.config import CacheConfig, EngineConfig, ScheduleConfig
 from tenantry.runtime.counts import Stats
@@ -20,7 +18,6 @@ from tenantry.runtime.engine import Engine
 from tenantry.runtime.messages import Finished, Refused, Sampling, Submit, Tokens
 from tenantry.runtime.model.runner import ModelRunner
 from tenantry.runtime.namespace import Namespace
-from tenantry.runtime.scheduler.scheduler import Scheduler
 from tenantry.runtime.stops import StopWatch
 from tenantry.runtime.text import TextModel
 
@@ -84,8 +81,7 @@ class Bench:
 
     def engine(self, schedule: ScheduleConfig) -> Engine:
         cache = KvCache.alone(CacheConfig(pages=self.pages), self.runner.block_bytes)
-        scheduler = Scheduler(schedule, cache, Residency(Budget(1)), self.runner.end_tokens, self.runner.vocab_size)
-        return Engine(scheduler, self.runner, Silent(), self.stops, lambda digest: NONE)
+        return engine_around(self.runner, schedule, cache, self.stops)
 
     def run(self, engine: Engine, asks: Sequence[Ask], until: float = float("inf")) -> Run:
         """Until everything has ended, or for so many seconds; what goes on then is aborted."""
