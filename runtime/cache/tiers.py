@@ -1,25 +1,24 @@
 """The tiers below the device: what host memory and disk keep of what the device let go, and the way back.
 
-Owns the books of both, and the copies that the next plan carries. Pure: no tensors, files or clocks. A page comes
-here when the device evicts it (to host memory alone), and sooner when it was used twice or a session keeps it (to
-disk as well). Disk is never trusted: what a fetch brings may be nothing, and then the page is computed.
+Owns the books of both: what is known of each page, and where it is. Pure: no tensors, files or clocks. It must not
+know how copies are carried (transfers.py). A page comes here when the device evicts it (to host memory alone), and
+sooner when it was used twice or a session keeps it (to disk as well). Disk is never trusted: what a fetch brings may
+be nothing, and then the page is computed.
 
     device --evicted, kept--> host slot --write-behind--> disk;   disk --fetch--> host slot --restore--> device
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
 
 from tenantry.runtime.cache.kept import Kept, Place, Slots
 from tenantry.runtime.cache.names import Name
 from tenantry.runtime.cache.shelves import Shelves
+from tenantry.runtime.cache.transfers import Transfers
 from tenantry.runtime.counts import TierCounts
-from tenantry.runtime.plan import NO_COPIES, Copied, Copies, DiskPage, Erase
+from tenantry.runtime.plan import Copied, Copies
 
-MOST_WRITES = 32  # pages on their way to disk at once
 PATIENCE_S = 0.25  # that a request waits for disk beyond what its fetches should take
-SULK_S = 30.0  # without writes after the disk refused one
 FETCH_S = 1e-3  # of a page, before one was measured
 
 
@@ -55,16 +54,7 @@ class Tiers:
         self._places: dict[bytes, Place] = {}
         self._kept: dict[bytes, Kept] = {}
         self._dying: set[Kept] = set()
-        self._ops: dict[int, Kept] = {}
-        self._made = 0
-        self._behind: deque[Kept] = deque()
-        self._writes = 0
-        self._sulks_until = -inf
-        self._saves: dict[int, int] = {}  # slot to page
-        self._restores: dict[int, Kept] = {}  # page to what it will hold
-        self._in_flight: list[Kept] = []
-        self._fetches: list[DiskPage] = []
-        self._erases: list[Erase] = []
+        self._transfers = Transfers(self._slots)
 
     # Down
 
@@ -83,11 +73,10 @@ class Tiers:
                 if not kept.disk:
                     self._bury(kept)
                 return False
-            self._saves[kept.slot] = page
+            self._transfers.saves[kept.slot] = page
         self._touch(kept)
-        if keep and self._disk.most and not (kept.disk or kept.queued or kept.writing):
-            kept.queued = True
-            self._behind.append(kept)
+        if keep and self._disk.most:
+            self._transfers.store(kept)
         return True
 
     def hold(self, key: bytes, until: float) -> None:
@@ -123,7 +112,7 @@ class Tiers:
     def restore(self, kept: Kept, page: int) -> bool:
         """A page of the device, not written yet, will hold it when the next step's rows run. The pin of `reach` goes
         with it. Returns whether it has come from disk for this."""
-        self._restores[page] = kept
+        self._transfers.restores[page] = kept
         self._touch(kept)
         fresh, kept.fresh = kept.fresh, False
         self.hits[fresh] += 1
@@ -131,14 +120,13 @@ class Tiers:
 
     def cancel(self, page: int) -> None:
         """The page is wanted no more, if it was to be restored."""
-        kept = self._restores.pop(page, None)
+        kept = self._transfers.restores.pop(page, None)
         if kept is not None:
             self._unpin(kept)
 
     def moved(self, moves: dict[int, int]) -> None:
         """Pages that are to be restored have new ids."""
-        if not moves.keys().isdisjoint(self._restores):
-            self._restores = {moves.get(page, page): kept for page, kept in self._restores.items()}
+        self._transfers.moved(moves)
 
     def bring(self, namespace: bytes, weights: bytes | None, names: Sequence[Name], now: float) -> Fetching:
         """Fetch what disk has of the pages named, one after the other, if that is faster than computing them."""
@@ -165,10 +153,8 @@ class Tiers:
                 if not self._slots.give(kept):
                     break
                 kept.name = name
-                kept.reading = kept.fresh = True
-                self._slots.pin(kept)  # for the transfer, and then for who waits
-                self._slots.pin(kept)
-                self._fetches.append(self._transfer(kept))
+                self._transfers.fetch(kept)
+                self._slots.pin(kept)  # for who waits
             coming.append(kept)
         self.let_go(kept for kept in found[len(coming) :] if kept.slot >= 0)
         for kept in reversed(coming):
@@ -195,37 +181,16 @@ class Tiers:
     @property
     def pending(self) -> bool:
         """Whether a plan is due: copies to be made, or to ask after."""
-        due = self._saves or self._restores or self._fetches or self._erases or self._slots.released
-        return bool(self._ops or due or self._may_write)
-
-    @property
-    def _may_write(self) -> bool:
-        return bool(self._behind) and self._slots.now >= self._sulks_until
+        return self._transfers.due
 
     def take(self, now: float) -> Copies:
         """What the next plan carries; handed out once."""
         self._slots.advance(now)
-        stores = self._stores()
-        if not (self._saves or self._restores or self._fetches or self._erases or stores or self._slots.released):
-            return NO_COPIES
-        copies = Copies(
-            tuple((page, slot) for slot, page in self._saves.items()),
-            tuple((kept.slot, page) for page, kept in self._restores.items()),
-            tuple(self._fetches),
-            stores,
-            tuple(self._erases),
-            tuple(set(self._slots.released)),
-        )
-        self._in_flight += self._restores.values()
-        self._saves, self._restores = {}, {}
-        self._fetches, self._erases = [], []
-        self._slots.released = []
-        return copies
+        return self._transfers.take()
 
     def end_step(self) -> None:
         """The copies inside of the step are made."""
-        done, self._in_flight = self._in_flight, []
-        self.let_go(done)
+        self.let_go(self._transfers.end_step())
 
     def settle(self, copied: Copied, now: float) -> None:
         """Take in transfers that ended."""
@@ -234,25 +199,20 @@ class Tiers:
             self.fetch_s += (copied.fetch_s - self.fetch_s) / 8
             self._slots.refetch = min(1.0, self.fetch_s / self.compute_s) if self.compute_s < inf else 0.25
         for op, end in copied.fetched:
-            kept = self._ops.pop(op)
-            kept.reading = False
+            kept = self._transfers.fetched(op)
             if end != "done":
                 self.bad += end == "bad"
                 self.failures += end == "failed"
                 self._lose(kept, erase=end != "missing")
             self._unpin(kept)
         for op, end in copied.stored:
-            kept = self._ops.pop(op)
-            self._writes -= 1
-            kept.writing = False
+            kept = self._transfers.stored(op)
             if end == "done" and not kept.dead:
                 self._make_room(kept.place.tenant)
                 self._disk.add(kept)
             elif end != "done":
                 self.failures += 1
-                self._sulks_until = now + SULK_S
-                while self._behind:
-                    self._behind.popleft().queued = False
+                self._transfers.refused(now)
             self._unpin(kept)
 
     # Forgetting
@@ -314,9 +274,10 @@ class Tiers:
         for kept in self._kept.values():
             assert kept.slot >= 0 or kept.disk, "a page that is nowhere is remembered"
             assert not kept.dead, "a dead page is found"
-            assert not kept.queued or kept in self._behind, "said to be about to be written, and it is not"
-        assert all(kept.pins for kept in self._restores.values()), "to be restored from a slot that may go"
-        assert set(self._saves) <= {k.slot for k in (*self._kept.values(), *self._dying)}, "saved for nobody"
+            assert not kept.queued or kept in self._transfers.behind, "said to be about to be written, and it is not"
+        restored, saved = self._transfers.restores, self._transfers.saves
+        assert all(kept.pins for kept in restored.values()), "to be restored from a slot that may go"
+        assert set(saved) <= {k.slot for k in (*self._kept.values(), *self._dying)}, "saved for nobody"
 
     # Within
 
@@ -341,7 +302,7 @@ class Tiers:
 
     def _forgotten(self, kept: Kept, slot: int) -> None:
         """It has left host memory: known only as long as disk has it."""
-        self._saves.pop(slot, None)
+        self._transfers.saves.pop(slot, None)
         if not kept.disk:
             self._bury(kept)
 
@@ -350,7 +311,7 @@ class Tiers:
         if kept.dead:
             return
         if erase and (kept.disk or kept.writing):
-            self._erases.append(_erase(kept))
+            self._transfers.erase(kept)
         if kept.disk:
             self._disk.remove(kept)
         self._bury(kept)
@@ -366,13 +327,13 @@ class Tiers:
             if kept.pins:
                 self._dying.add(kept)
             else:
-                self._saves.pop(kept.slot, None)
+                self._transfers.saves.pop(kept.slot, None)
                 self._slots.vacate(kept)
 
     def _drop(self, place: Place) -> None:
         kept = list(place.kept.values())
         if any(k.disk or k.writing for k in kept):
-            self._erases.append(Erase(place.tenant, place.namespace, place.weights, None))
+            self._transfers.erase_all(place)
         for k in kept:
             self._lose(k, erase=False)
 
@@ -380,34 +341,7 @@ class Tiers:
         """On disk, for one page more."""
         for kept in self._disk.crowding(tenant):
             self._disk.evictions += 1
-            self._erases.append(_erase(kept))
+            self._transfers.erase(kept)
             self._disk.remove(kept)
             if kept.slot < 0:
                 self._bury(kept)
-
-    def _stores(self) -> tuple[DiskPage, ...]:
-        """The next pages to be written behind, a few at a time."""
-        stores: list[DiskPage] = []
-        while self._may_write and self._writes < MOST_WRITES:
-            kept = self._behind.popleft()
-            kept.queued = False
-            if kept.dead or kept.disk or not kept.readable:
-                continue
-            kept.writing = True
-            self._writes += 1
-            self._slots.pin(kept)
-            stores.append(self._transfer(kept))
-        return tuple(stores)
-
-    def _transfer(self, kept: Kept) -> DiskPage:
-        self._made += 1
-        self._ops[self._made] = kept
-        place, name = kept.place, kept.name
-        assert name is not None, "a transfer of a page without a name"
-        owner = place.tenant, place.namespace, place.weights
-        return DiskPage(self._made, kept.slot, *owner, name.key, name.parent, name.tokens, kept.session)
-
-
-def _erase(kept: Kept) -> Erase:
-    place = kept.place
-    return Erase(place.tenant, place.namespace, place.weights, kept.key, kept.session)

@@ -130,7 +130,7 @@ def _header(page: DiskPage) -> Header:
 def within_limits(lower: LowerMemory, tiers: Tiers, plan: StepPlan | None) -> None:
     """8: neither disk nor a tenant's part of it holds more than it may. plan: not run yet."""
     queued = [page for _, page, _ in lower.writes if isinstance(page, Erase)]
-    coming = (*tiers._erases, *queued, *(plan.copies.erases if plan is not None else ()))
+    coming = (*tiers._transfers.erases, *queued, *(plan.copies.erases if plan is not None else ()))
     if any(erase.key is None for erase in coming):
         return
     held = Counter(place[0] for place in lower.disk.files)

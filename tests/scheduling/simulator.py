@@ -379,7 +379,7 @@ class Simulator:
         assert cache.arena.free_count == stats.pages_total, "9: pages left after a flush"
         self.verified = {}
         if self.lower is not None:
-            for _ in range(300 + 3 * len(self.tiers._behind)):  # what the last eviction left to be copied
+            for _ in range(300 + 3 * len(self.tiers._transfers.behind)):  # what the last eviction left to be copied
                 if not self.scheduler.has_work:
                     break
                 self.step()
