@@ -1,6 +1,6 @@
-"""Who did what in a tenant, newest first, told from the rows that the acts left: moves, uploads, keys, sign-ins.
+"""Who did what, newest first: the acts of a tenant, and for the operator also those done to others.
 
-Owns the statement that merges them. Nothing is logged twice, so nothing here can disagree with what happened.
+Owns the statements that read `act`, all kinds or some, of all subjects or one adapter. tenants/acts.py writes it.
 """
 
 import re
@@ -11,72 +11,54 @@ from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
-from tenantry.platform.tenants.models import ACTOR_COLUMNS, Actor, actor_of
+from tenantry.platform.tenants.acts import KINDS, Kind
+from tenantry.platform.tenants.models import Actor, actor_of
 
-_BEFORE: Final = """AND ($2::timestamptz IS NULL OR ({at}, {id}) < ($2, $3))
-  AND ($5::timestamptz IS NULL OR {at} >= $5)
-  AND ($6::timestamptz IS NULL OR {at} < $6) AND ($7::text IS NULL OR {adapter})"""
-_PART: Final = """(SELECT {at} AS at, {id} AS id, '{kind}' AS kind, {subject} AS subject, {detail} AS detail,
-  {reason} AS reason, {key} AS key_id FROM {source} WHERE {where} {before} ORDER BY {at} DESC, {id} DESC LIMIT $4)"""
-
-
-def _part(kind: str, at: str, row: str, subject: str, detail: str, source: str, **more: str) -> str:
-    return _PART.format(
-        kind=kind, at=at, id=row, subject=subject, detail=detail, source=source,
-        reason=more.get("reason", "''"), key=more.get("key", "NULL::uuid"), where=more["where"],
-        before=_BEFORE.format(at=at, id=row, adapter=more.get("adapter", "false")),
-    )  # fmt: skip
-
-
-_PARTS: Final = " UNION ALL ".join(
-    [
-            _part(
-                "alias_moved", "e.at", "e.id", "a.name || '@' || e.alias",
-                "coalesce(f.number::text, '') || ' → ' || coalesce(t.number::text, '')",
-                "alias_event e JOIN adapter a ON a.tenant_id = e.tenant_id AND a.id = e.adapter_id "
-                "LEFT JOIN adapter_version f ON f.tenant_id = e.tenant_id AND f.id = e.from_version "
-                "LEFT JOIN adapter_version t ON t.tenant_id = e.tenant_id AND t.id = e.to_version",
-                reason="e.reason", key="e.actor_key_id", where="e.tenant_id = $1", adapter="a.name = $7",
-            ),
-            _part(
-                "version_uploaded", "v.created_at", "v.id", "a.name || ':' || v.number", "v.state",
-                "adapter_version v JOIN adapter a ON a.tenant_id = v.tenant_id AND a.id = v.adapter_id",
-                reason="v.state_reason", key="v.created_by", where="v.tenant_id = $1", adapter="a.name = $7",
-            ),
-            _part(
-                "key_created", "c.created_at", "c.id", "c.name", "array_to_string(c.scopes, ', ')", "api_key c",
-                where="c.tenant_id = $1",
-            ),
-            _part(
-                "key_revoked", "c.revoked_at", "c.id", "c.name", "''", "api_key c",
-                where="c.tenant_id = $1 AND c.revoked_at IS NOT NULL",
-            ),
-            _part(
-                "signed_in", "s.created_at", "s.id", "c.name", "''",
-                "browser_session s JOIN api_key c ON c.tenant_id = s.tenant_id AND c.id = s.key_id",
-                key="s.key_id", where="s.tenant_id = $1",
-            ),
-    ]
-)  # fmt: skip
-_ACTIVITY: Final = f"""
-SELECT x.*, {ACTOR_COLUMNS} FROM ({_PARTS}) x LEFT JOIN api_key k ON k.tenant_id = $1 AND k.id = x.key_id
-ORDER BY x.at DESC, x.id DESC LIMIT $4
-"""  # noqa: S608 - literals
+# Every kind's newest by its index, however rare it is among the others; and of those the newest.
+_BY_KIND: Final = """
+SELECT l.* FROM unnest($7::text[]) AS wanted (kind) CROSS JOIN LATERAL (
+  SELECT * FROM act a WHERE {whose} AND a.kind = wanted.kind AND {when} ORDER BY a.at DESC, a.id DESC LIMIT $4) l
+"""
+_BY_ADAPTER: Final = """
+SELECT a.* FROM act a WHERE {whose} AND a.adapter = $8 AND a.kind = ANY ($7::text[]) AND {when}
+"""
+_WHEN: Final = """(a.at, a.id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3::uuid, $1))
+  AND a.at >= coalesce($5::timestamptz, '-infinity') AND a.at < coalesce($6::timestamptz, 'infinity')"""
+_OWN: Final = "a.tenant_id = $1"
+_ELSEWHERE: Final = "a.actor_tenant_id = $1 AND a.actor_tenant_id <> a.tenant_id"
+_NEWEST: Final = """
+SELECT x.at, x.id, x.kind, x.subject, x.detail, x.reason, x.actor_key_id AS actor_key, x.actor_name, x.actor_person,
+       k.revoked_at AS actor_revoked_at, CASE WHEN x.tenant_id <> $1 THEN t.name END AS tenant
+FROM (SELECT * FROM ({acts}) one ORDER BY at DESC, id DESC LIMIT $4) x
+JOIN tenant t ON t.id = x.tenant_id
+LEFT JOIN api_key k ON k.tenant_id = x.actor_tenant_id AND k.id = x.actor_key_id
+ORDER BY x.at DESC, x.id DESC
+"""
 _CURSOR: Final = re.compile(r"([0-9]{1,17})\.([0-9a-f]{32})", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def _of(acts: str, *whose: str) -> str:
+    return _NEWEST.format(acts=" UNION ALL ".join(acts.format(whose=one, when=_WHEN) for one in whose))
+
+
+OF_A_TENANT: Final = _of(_BY_KIND, _OWN)
+OF_THE_OPERATOR: Final = _of(_BY_KIND, _OWN, _ELSEWHERE)
+OF_AN_ADAPTER: Final = _of(_BY_ADAPTER, _OWN)
+
+
 @dataclass(frozen=True, slots=True)
-class Act:
-    """kind: alias_moved, version_uploaded, key_created, key_revoked or signed_in. actor: who did it, if known."""
+class Told:
+    """actor: who did it, by the name of then, if known. tenant: whose it was done to, None for one's own."""
 
     at: datetime
     id: UUID
-    kind: str
+    kind: Kind
     subject: str
     detail: str
     reason: str
     actor: Actor | None
+    tenant: str | None
 
     @property
     def cursor(self) -> str:
@@ -85,11 +67,14 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """From `start` up to `end`; None is open. adapter: its name, for what was done to it alone."""
+    """From `start` up to `end`; None is open. adapter: its name, for what was done to it alone. elsewhere: also what
+    the tenant's keys did to others; needs the operator's transaction."""
 
     start: datetime | None = None
     end: datetime | None = None
     adapter: str | None = None
+    kinds: tuple[Kind, ...] = KINDS
+    elsewhere: bool = False
 
     def __post_init__(self) -> None:
         for name, at in (("from", self.start), ("to", self.end)):
@@ -99,7 +84,7 @@ class Asked:
 
 async def activity(
     connection: Connection, tenant_id: UUID, limit: int, after: str | None, asked: Asked | None = None
-) -> list[Act]:
+) -> list[Told]:
     """after: the cursor of the page before's last act. Raises InvalidInput for anything else."""
     asked = asked or Asked()
     at: datetime | None = None
@@ -109,11 +94,15 @@ async def activity(
         if match is None:
             raise InvalidInput("after must be the `next` of a page.", param="after")
         at, row_id = _EPOCH + timedelta(microseconds=int(match[1])), UUID(hex=match[2])
-    rows = await connection.fetch(_ACTIVITY, tenant_id, at, row_id, limit, asked.start, asked.end, asked.adapter)
-    return [_act(row) for row in rows]
+    wanted = [tenant_id, at, row_id, limit, asked.start, asked.end, sorted(set(asked.kinds))]
+    if asked.adapter is not None:
+        rows = await connection.fetch(OF_AN_ADAPTER, *wanted, asked.adapter)
+    else:
+        rows = await connection.fetch(OF_THE_OPERATOR if asked.elsewhere else OF_A_TENANT, *wanted)
+    return [_told(row) for row in rows]
 
 
-def _act(row: Any) -> Act:
-    return Act(
-        row["at"], row["id"], row["kind"], row["subject"], row["detail"], row["reason"], actor_of(row)
-    )  # fmt: skip
+def _told(row: Any) -> Told:
+    return Told(
+        row["at"], row["id"], row["kind"], row["subject"], row["detail"], row["reason"], actor_of(row), row["tenant"]
+    )

@@ -19,6 +19,8 @@ from tenantry.platform.core import ids
 from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import PermissionDenied, Unauthenticated
 from tenantry.platform.core.secrets import Peppers
+from tenantry.platform.tenants import service as keys
+from tenantry.platform.tenants.acts import Act, record
 from tenantry.platform.tenants.principal import Principal
 from tenantry.platform.tenants.proofs import Proof, Proofs
 
@@ -71,9 +73,12 @@ class BrowserSessions:
                 "DELETE FROM browser_session WHERE tenant_id = $1 AND expires_at < now() - interval '1 day'",
                 principal.tenant_id,
             )
-            return await self._insert(
+            issued = await self._insert(
                 connection, "browser_session", principal.tenant_id, principal.key_id, SESSION_LIFE
             )
+            key = await keys.get_key(connection, principal.tenant_id, principal.key_id)
+            await record(connection, principal.tenant_id, principal, Act("signed_in", key.name))
+        return issued
 
     async def authenticate(self, token: str, csrf: str | None, *, changes: bool) -> Principal:
         """Raises Unauthenticated, or PermissionDenied for a change that does not prove to come from our own page."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from tenantry.platform.admin.activity import Act
+from tenantry.platform.admin.activity import Told
 from tenantry.platform.admin.browser import Issued
 from tenantry.platform.admin.console import AdapterStats, Books, Impact, Overview, Resident
 from tenantry.platform.admin.team import Member, Role
@@ -18,6 +18,7 @@ from tenantry.platform.core.settings import Settings
 from tenantry.platform.fleet.report import Standing
 from tenantry.platform.metering.rollups import Sums
 from tenantry.platform.metering.schemas import HeadroomView
+from tenantry.platform.tenants.acts import Kind
 from tenantry.platform.tenants.schemas import ActorView, Me
 from tenantry.runtime.config import Role as EngineRole
 
@@ -216,20 +217,23 @@ class ImpactView(msgspec.Struct, frozen=True):
 
 
 class ActView(msgspec.Struct, frozen=True):
-    """actor: who did it, null where no key is known."""
+    """actor: who did it, null where no key is known. tenant: whose it was done to, null for one's own."""
 
+    id: str
     at: datetime
-    kind: str
+    kind: Kind
     subject: str
     detail: str
     reason: str
     actor: ActorView | None
+    tenant: str | None
     object: Literal["act"] = "act"
 
     @classmethod
-    def of(cls, act: Act) -> "ActView":
+    def of(cls, act: Told) -> "ActView":
         actor = ActorView.of(act.actor) if act.actor is not None else None
-        return cls(act.at, act.kind, act.subject, act.detail, act.reason, actor)
+        name = ids.to_text("event", act.id)
+        return cls(name, act.at, act.kind, act.subject, act.detail, act.reason, actor, act.tenant)
 
 
 class Invite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from tenantry.platform.core.database import Database
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.core.paging import After, Limit, cut
 from tenantry.platform.core.policy import OPERATOR, tenant, under
+from tenantry.platform.tenants.acts import KINDS, Kind
 from tenantry.platform.tenants.principal import Principal
 
 MAX_ASKED = 100
@@ -31,6 +32,9 @@ VersionNumber = Annotated[int | None, Parameter(query="version", ge=1, le=1 << 3
 KeyId = Annotated[str | None, Parameter(query="key", max_length=64)]
 From = Annotated[datetime | None, Parameter(query="from", description="Start.")]
 To = Annotated[datetime | None, Parameter(query="to", description="End, not included.")]
+Kinds = Annotated[
+    list[Kind] | None, Parameter(query="kind", max_items=len(KINDS), description="Only such acts; repeatable.")
+]
 TenantId = Annotated[str, Parameter(max_length=64, description="ten_ and 32 hex digits")]
 
 
@@ -104,10 +108,12 @@ async def list_activity(
     start: From = None,
     end: To = None,
     adapter: AdapterName = None,
+    kind: Kinds = None,
 ) -> schemas.ActPage:
-    """Who did what, newest first: aliases moved, versions uploaded, keys made and revoked, sign-ins."""
-    asked = Asked(start, end, adapter)
-    async with database.tenant(principal.tenant_id) as connection:
+    """Who did what, newest first; the operator also sees what was done to others with the operator's keys."""
+    asked = Asked(start, end, adapter, tuple(kind) if kind else KINDS, elsewhere=principal.is_operator)
+    scope = database.operator() if principal.is_operator else database.tenant(principal.tenant_id)
+    async with scope as connection:
         rows, more = cut(await activity(connection, principal.tenant_id, limit + 1, after, asked), limit)
     data = [schemas.ActView.of(row) for row in rows]
     return schemas.ActPage(data=data, has_more=more, next=rows[-1].cursor if more else None)

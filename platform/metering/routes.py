@@ -148,16 +148,16 @@ async def read_wallet(
 
 
 @post("/tenants/{tenant_id:str}/wallet", opt=under(OPERATOR))
-async def enter(tenant_id: str, data: schemas.WalletEnter, database: Database) -> dict[str, str]:
+async def enter(
+    tenant_id: str, data: schemas.WalletEnter, principal: Principal, database: Database
+) -> dict[str, str]:
     """A grant or a correction; entries are never changed."""
     if "\0" in data.note:
         raise InvalidInput("note must not hold a NUL.", param="note")
     found, nano = ids.from_text("tenant", tenant_id), money.parse(data.amount)
     async with database.operator() as connection:
-        return {
-            "object": "wallet",
-            "balance": money.render(await wallet.enter(connection, found, data.kind, nano, data.note)),
-        }
+        balance = await wallet.enter(connection, found, data.kind, nano, data.note, principal)
+    return {"object": "wallet", "balance": money.render(balance)}
 
 
 @get("/prices/current", opt=under(tenant()))
@@ -184,8 +184,10 @@ async def list_prices(
 
 
 @post("/prices", opt=under(OPERATOR))
-async def add_price(data: schemas.PriceBody, database: Database, base_model: BaseId) -> schemas.PriceView:
-    """A new price, from now or later; events keep the price they were admitted under."""
+async def add_price(
+    data: schemas.PriceBody, principal: Principal, database: Database, base_model: BaseId
+) -> schemas.PriceView:
+    """A new price, from now or later, never from the past; events keep the price they were admitted under."""
     async with database.operator() as connection:
         price = await prices.add_price(
             connection,
@@ -195,6 +197,7 @@ async def add_price(data: schemas.PriceBody, database: Database, base_model: Bas
             completion_nano=money.parse(data.completion, "completion"),
             rejected_nano=money.parse(data.rejected, "rejected"),
             effective_from=data.effective_from,
+            by=principal,
         )
     return schemas.PriceView.of(price)
 

@@ -5,8 +5,12 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from tenantry.platform.core import money
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput, NotFound
+from tenantry.platform.tenants import service as tenants
+from tenantry.platform.tenants.acts import Act, Kind, record
+from tenantry.platform.tenants.principal import Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +27,14 @@ class WalletEntry:
 
 
 async def enter(
-    connection: Connection, tenant_id: UUID, kind: Literal["grant", "adjust"], nano: int, note: str
+    connection: Connection,
+    tenant_id: UUID,
+    kind: Literal["grant", "adjust"],
+    nano: int,
+    note: str,
+    by: Principal | None = None,
 ) -> int:
-    """As the operator: adds a grant or a correction and returns the new balance."""
+    """As the operator: adds a grant or a correction and returns the new balance. by: who asks."""
     if kind not in ("grant", "adjust"):
         raise InvalidInput("kind must be grant or adjust.", param="kind")
     if nano == 0 or abs(nano) > 10**18 or len(note) > 500:
@@ -33,6 +42,9 @@ async def enter(
     balance = await connection.fetchval("SELECT enter($1, $2, $3, $4)", tenant_id, kind, nano, note)
     if balance is None:
         raise NotFound("No such tenant.", code="tenant_not_found", param="id")
+    tenant = await tenants.get_tenant(connection, tenant_id)
+    done: Kind = "wallet_granted" if kind == "grant" else "wallet_adjusted"
+    await record(connection, tenant_id, by, Act(done, tenant.name, money.render(nano), note))
     return int(balance)
 
 

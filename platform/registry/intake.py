@@ -27,11 +27,13 @@ from tenantry.platform.registry import names, upload
 from tenantry.platform.registry.models import Version
 from tenantry.platform.registry.repository import Repository
 from tenantry.platform.registry.service import Registry
+from tenantry.platform.tenants.acts import Act, Doer, Holder, Kind, record
 
 log = structlog.get_logger("registry")
 
 AT_ONCE = 2
 SPARE_S = 30.0
+FIRST = "first version"
 
 
 class AdapterRejected(AdapterInvalid):
@@ -77,7 +79,7 @@ class Intake:
     async def take(
         self,
         tenant_id: UUID,
-        key_id: UUID,
+        by: Doer,
         name: str,
         body: AsyncIterator[bytes],
         content_type: str,
@@ -90,18 +92,19 @@ class Intake:
             files = room / "in"
             files.mkdir(mode=0o700)
             received = await upload.receive(body, content_type, content_digest, files, self._limits.max_bytes)
-            adapter, version_id, number = await self._registry.begin(tenant_id, name, key_id)
+            adapter, version_id, number = await self._registry.begin(tenant_id, name, by.key_id)
+            arrived = _Upload(tenant_id, by, version_id, name, number)
             try:
                 async with self._slots:
                     report = await self._validate(room, received.archive)
             except BaseException:
-                await asyncio.shield(self._reject(tenant_id, version_id, "interrupted", _interrupted()))
+                await asyncio.shield(_reject(self._registry.database, arrived, "interrupted", _interrupted()))
                 raise
             if report.manifest is None:
-                await self._reject(tenant_id, version_id, "invalid", report)
+                await _reject(self._registry.database, arrived, "invalid", report)
                 log.info("adapter_rejected", codes=sorted({str(p.code) for p in report.problems}))
                 raise AdapterRejected(number, report)
-            await self._accept(tenant_id, key_id, adapter.id, version_id, number, report, report.manifest)
+            await self._accept(arrived, adapter.id, report, report.manifest)
         finally:
             shutil.rmtree(room, ignore_errors=True)
         return await self._registry.version(tenant_id, name, number)
@@ -142,46 +145,64 @@ class Intake:
             return _limit_hit("could not be checked within its limits")
         return msgspec.json.decode(output.read_bytes(), type=Report)
 
-    async def _accept(
-        self,
-        tenant_id: UUID,
-        key_id: UUID,
-        adapter_id: UUID,
-        version_id: UUID,
-        number: int,
-        report: Report,
-        manifest: AdapterManifest,
-    ) -> None:
+    async def _accept(self, it: "_Upload", adapter_id: UUID, report: Report, manifest: AdapterManifest) -> None:
         """ready, and the first ready version becomes the default: later ones are published on purpose."""
         targets = sorted({entry.module for entry in manifest.modules})
         builtins = msgspec.to_builtins(manifest)
         builtins |= {"digest": manifest.digest.hex(), "base_digest": manifest.base_digest.hex()}
-        async with self._registry.database.tenant(tenant_id) as connection:
-            repository = Repository(connection, tenant_id)
-            await repository.make_ready(
-                version_id, manifest.digest, manifest.bytes, manifest.max_rank, targets, builtins, _stored(report)
-            )
-            if await repository.put_alias(adapter_id, names.DEFAULT_ALIAS, version_id, None) is not None:
+        async with self._registry.database.tenant(it.tenant_id) as connection:
+            repository = Repository(connection, it.tenant_id)
+            if await repository.make_ready(
+                it.version_id, manifest.digest, manifest.bytes, manifest.max_rank, targets, builtins, _stored(report)
+            ):
+                await record(connection, it.tenant_id, it.by, it.act("version_uploaded"))
+            if await repository.put_alias(adapter_id, names.DEFAULT_ALIAS, it.version_id, None) is not None:
                 await repository.record_move(
-                    adapter_id, names.DEFAULT_ALIAS, None, version_id, key_id, "first version"
+                    adapter_id,
+                    names.DEFAULT_ALIAS,
+                    None,
+                    it.version_id,
+                    it.by.key_id if it.by is not None else None,
+                    FIRST,
                 )
-        log.info("adapter_ready", version=number, digest=manifest.digest.hex()[:16], bytes=manifest.bytes)
+                subject = f"{it.name}@{names.DEFAULT_ALIAS}"
+                moved = Act("alias_moved", subject, f" → {it.number}", FIRST, adapter=it.name)
+                await record(connection, it.tenant_id, it.by, moved)
+        log.info("adapter_ready", version=it.number, digest=manifest.digest.hex()[:16], bytes=manifest.bytes)
 
-    async def _reject(self, tenant_id: UUID, version_id: UUID, reason: str, report: Report) -> None:
-        async with self._registry.database.tenant(tenant_id) as connection:
-            await Repository(connection, tenant_id).reject(version_id, reason, _stored(report))
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """by: whose key, None where a row does not tell."""
+
+    tenant_id: UUID
+    by: Doer | None
+    version_id: UUID
+    name: str
+    number: int
+
+    def act(self, kind: Kind, reason: str = "") -> Act:
+        return Act(kind, f"{self.name}:{self.number}", reason=reason, adapter=self.name)
+
+
+async def _reject(database: Database, it: _Upload, reason: str, report: Report) -> None:
+    async with database.tenant(it.tenant_id) as connection:
+        if await Repository(connection, it.tenant_id).reject(it.version_id, reason, _stored(report)):
+            await record(connection, it.tenant_id, it.by, it.act("version_rejected", reason))
 
 
 async def reject_stale(database: Database) -> None:
     """Versions whose validation died with its gateway: rejected, so that nobody waits for them."""
     async with database.operator() as connection:
         rows = await connection.fetch(
-            "SELECT tenant_id, id FROM adapter_version"
-            " WHERE state = 'validating' AND created_at < now() - interval '1 hour'"
+            "SELECT v.tenant_id, v.id, v.created_by, v.number, a.name FROM adapter_version v"
+            " JOIN adapter a ON a.tenant_id = v.tenant_id AND a.id = v.adapter_id"
+            " WHERE v.state = 'validating' AND v.created_at < now() - interval '1 hour'"
         )
     for row in rows:
-        async with database.tenant(row["tenant_id"]) as connection:
-            await Repository(connection, row["tenant_id"]).reject(row["id"], "interrupted", _stored(_interrupted()))
+        by = Holder(row["tenant_id"], row["created_by"]) if row["created_by"] is not None else None
+        stale = _Upload(row["tenant_id"], by, row["id"], row["name"], row["number"])
+        await _reject(database, stale, "interrupted", _interrupted())
 
 
 def _stored(report: Report) -> dict[str, Any]:

@@ -125,12 +125,14 @@ class Repository:
         )  # fmt: skip
         return _id(row["id"]), row["number"]
 
-    async def reject(self, version_id: UUID, reason: str, report: Mapping[str, Any]) -> None:
-        await self._c.execute(
+    async def reject(self, version_id: UUID, reason: str, report: Mapping[str, Any]) -> bool:
+        """validating -> rejected. False when the version is in another state by now."""
+        done = await self._c.fetchval(
             """UPDATE adapter_version SET state = 'rejected', state_reason = $3, report = $4
-            WHERE tenant_id = $1 AND id = $2 AND state = 'validating'""",
+            WHERE tenant_id = $1 AND id = $2 AND state = 'validating' RETURNING true""",
             self._tenant, version_id, reason, dict(report),
         )  # fmt: skip
+        return bool(done)
 
     async def make_ready(
         self, version_id: UUID, digest: bytes, size: int, rank: int, targets: list[str], manifest: Any, report: Any

@@ -38,7 +38,7 @@ async def create_adapter(
     data: schemas.AdapterCreate, principal: Principal, registry: Registry
 ) -> schemas.AdapterView:
     data.check()
-    return schemas.AdapterView.of(await registry.create(principal.tenant_id, data.name, data.description))
+    return schemas.AdapterView.of(await registry.create(principal.tenant_id, principal, data.name, data.description))
 
 
 @get("/adapters", opt=_MANAGE)
@@ -73,7 +73,7 @@ async def get_adapter(name: Name, principal: Principal, registry: Registry) -> R
 async def delete_adapter(
     name: Name, principal: Principal, registry: Registry, if_match: IfMatch = None, revoke: Revoke = False
 ) -> schemas.Accepted:
-    await registry.delete(principal.tenant_id, name, _etag(if_match), revoke)
+    await registry.delete(principal.tenant_id, principal, name, _etag(if_match), revoke)
     return schemas.Accepted()
 
 
@@ -87,7 +87,7 @@ async def upload_version(
     and a field `sha256` of the weights (or zip).
     """
     version = await intake.take(
-        principal.tenant_id, principal.key_id, name, request.stream(), request.headers.get("content-type", ""),
+        principal.tenant_id, principal, name, request.stream(), request.headers.get("content-type", ""),
         request.headers.get("content-digest"),
     )  # fmt: skip
     return schemas.VersionView.of(name, version)
@@ -112,7 +112,7 @@ async def get_version(name: Name, number: Number, principal: Principal, registry
 async def retire_version(
     name: Name, number: Number, principal: Principal, registry: Registry, revoke: Revoke = False
 ) -> schemas.Accepted:
-    await registry.retire(principal.tenant_id, name, number, revoke)
+    await registry.retire(principal.tenant_id, principal, name, number, revoke)
     return schemas.Accepted()
 
 
@@ -134,7 +134,7 @@ async def put_alias(
     """Point an alias at a ready version. Moving one needs its ETag as If-Match; creating one needs none."""
     data.check()
     moved = await registry.put_alias(
-        principal.tenant_id, name, alias, data.version, _etag(if_match), principal.key_id, data.reason
+        principal.tenant_id, principal, name, alias, data.version, _etag(if_match), data.reason
     )
     view = schemas.AliasView.of(moved)
     return Response(view, headers={"etag": view.etag})
@@ -144,7 +144,7 @@ async def put_alias(
 async def delete_alias(
     name: Name, alias: Name, principal: Principal, registry: Registry, if_match: IfMatch = None
 ) -> None:
-    await registry.delete_alias(principal.tenant_id, name, alias, _etag(if_match), principal.key_id)
+    await registry.delete_alias(principal.tenant_id, principal, name, alias, _etag(if_match))
 
 
 @get("/adapters/{name:str}/aliases/{alias:str}/history", opt=_MANAGE)

@@ -17,6 +17,7 @@ from tenantry.platform.registry import names
 from tenantry.platform.registry.listing import Listing, listed
 from tenantry.platform.registry.models import Adapter, Alias, AliasEvent, BaseModel, Listed, State, Target, Version
 from tenantry.platform.registry.repository import Repository
+from tenantry.platform.tenants.acts import Act, Doer, record
 from tenantry.runtime.errors import RuntimeRefusal
 from tenantry.runtime.namespace import Namespace
 
@@ -86,12 +87,13 @@ class Registry:
             rows = await Repository(connection, tenant_id).answering(self.base.id, limit, begin, text, name)
         return [(name if alias == names.DEFAULT_ALIAS else f"{name}@{alias}", v) for name, alias, v in rows]
 
-    async def create(self, tenant_id: UUID, name: str, description: str = "") -> Adapter:
+    async def create(self, tenant_id: UUID, by: Doer, name: str, description: str = "") -> Adapter:
         async with self.database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
             await self._check_new(repository, name)
             if not await repository.add_adapter(name, self.base.id, description):
                 raise Conflict(f"An adapter named {name} exists.", code="adapter_exists", param="name")
+            await record(connection, tenant_id, by, Act("adapter_created", name, adapter=name))
             return await _adapter(repository, name)
 
     async def adapters(self, tenant_id: UUID, listing: Listing, after: UUID | None, limit: int) -> list[Listed]:
@@ -104,7 +106,7 @@ class Registry:
             adapter = await _adapter(repository, name)
             return adapter, await repository.aliases(adapter.id)
 
-    async def delete(self, tenant_id: UUID, name: str, etag: int | None, revoke: bool = False) -> None:
+    async def delete(self, tenant_id: UUID, by: Doer, name: str, etag: int | None, revoke: bool = False) -> None:
         """Stop answering at once; requests already running finish on the weights they began with, or, if they are
         revoked, end within two seconds."""
         async with self.database.tenant(tenant_id) as connection:
@@ -113,6 +115,8 @@ class Registry:
             if etag is not None and etag != adapter.etag:
                 raise PreconditionFailed("The adapter changed since you read it.", param="If-Match")
             digests = await repository.delete_adapter(adapter.id)
+            act = Act("adapter_deleted", name, "requests under way ended" if revoke else "", adapter=name)
+            await record(connection, tenant_id, by, act)
         await self._let_go(tenant_id, digests, revoke)
 
     async def delete_all(self, tenant_id: UUID) -> None:
@@ -131,7 +135,7 @@ class Registry:
             repository = Repository(connection, tenant_id)
             return await repository.versions((await _adapter(repository, name)).id, after, limit)
 
-    async def retire(self, tenant_id: UUID, name: str, number: int, revoke: bool = False) -> None:
+    async def retire(self, tenant_id: UUID, by: Doer, name: str, number: int, revoke: bool = False) -> None:
         """ready -> retired. Refused while an alias points at the version. revoke: see delete."""
         async with self.database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
@@ -141,10 +145,12 @@ class Registry:
                 raise Conflict("An alias points at this version: move it first.", code="version_in_use")
             if not await repository.set_state(version.id, State.READY, State.RETIRED):
                 raise Conflict(f"The version is {version.state}.", code=f"version_{version.state}")
+            act = Act("version_revoked" if revoke else "version_retired", f"{name}:{number}", adapter=name)
+            await record(connection, tenant_id, by, act)
         await self._let_go(tenant_id, [version.digest] if version.digest is not None else [], revoke)
 
     async def put_alias(
-        self, tenant_id: UUID, name: str, alias: str, number: int, etag: int | None, actor: UUID, reason: str
+        self, tenant_id: UUID, by: Doer, name: str, alias: str, number: int, etag: int | None, reason: str
     ) -> Alias:
         """Point an alias at a ready version. etag: of the alias as the caller saw it; None creates it."""
         names.check(alias, "alias")
@@ -161,20 +167,26 @@ class Registry:
             if await repository.put_alias(adapter.id, alias, version.id, etag) is None:
                 raise PreconditionFailed("The alias changed since you read it.", param="If-Match")
             await repository.record_move(
-                adapter.id, alias, before.version_id if before else None, version.id, actor, reason
+                adapter.id, alias, before.version_id if before else None, version.id, by.key_id, reason
+            )
+            moved = f"{before.number if before else ''} → {number}"
+            await record(
+                connection, tenant_id, by, Act("alias_moved", f"{name}@{alias}", moved, reason, adapter=name)
             )
             after = await repository.alias(adapter.id, alias)
         assert after is not None
         return after
 
-    async def delete_alias(self, tenant_id: UUID, name: str, alias: str, etag: int | None, actor: UUID) -> None:
+    async def delete_alias(self, tenant_id: UUID, by: Doer, name: str, alias: str, etag: int | None) -> None:
         async with self.database.tenant(tenant_id) as connection:
             repository = Repository(connection, tenant_id)
             adapter = await _adapter(repository, name, lock=True)
             before = await _alias(repository, adapter, alias)
             _check_etag(before, etag)
             await repository.delete_alias(adapter.id, alias, before.etag)
-            await repository.record_move(adapter.id, alias, before.version_id, None, actor, "removed")
+            await repository.record_move(adapter.id, alias, before.version_id, None, by.key_id, "removed")
+            act = Act("alias_removed", f"{name}@{alias}", f"{before.number} →", adapter=name)
+            await record(connection, tenant_id, by, act)
 
     async def alias(self, tenant_id: UUID, name: str, alias: str) -> Alias:
         async with self.database.tenant(tenant_id) as connection:

@@ -16,6 +16,7 @@ from tenantry.platform.registry.service import Registry
 from tenantry.platform.sessions.repository import delete_all
 from tenantry.platform.tenants import service
 from tenantry.platform.tenants.models import Tenant
+from tenantry.platform.tenants.principal import Principal
 from tenantry.runtime.errors import RuntimeRefusal
 
 AGAIN_S = 2.0  # by then no gateway believes the tenant's keys any more
@@ -29,10 +30,11 @@ class Departure:
         self._engine = engine
         self._again: set[asyncio.Task[None]] = set()
 
-    async def delete(self, tenant_id: UUID) -> Tenant:
-        """Raises NotFound for a tenant that is not there, is deleted already, or is the operator's own."""
+    async def delete(self, tenant_id: UUID, by: Principal) -> Tenant:
+        """by: who asks. Raises NotFound for a tenant that is not there, is deleted already, or is the operator's
+        own."""
         async with self._database.operator() as connection:
-            tenant = await service.delete_tenant(connection, tenant_id)
+            tenant = await service.delete_tenant(connection, tenant_id, by=by)
         await self._clear(tenant_id)
         task = asyncio.create_task(self._clear_again(tenant_id))
         self._again.add(task)

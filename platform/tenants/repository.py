@@ -35,6 +35,12 @@ async def tenant_by_id(connection: Connection, tenant_id: UUID) -> Tenant | None
     return tenant_of(row) if row else None
 
 
+async def lock_tenant(connection: Connection, tenant_id: UUID) -> Tenant | None:
+    """As tenant_by_id; nobody else changes it until the transaction ends."""
+    row = await connection.fetchrow("SELECT * FROM tenant WHERE id = $1 FOR UPDATE", tenant_id)
+    return tenant_of(row) if row else None
+
+
 async def list_tenants(connection: Connection, limit: int, after: UUID | None) -> list[Tenant]:
     """Newest first, without those deleted. after: the last id of the page before."""
     rows = await connection.fetch(
@@ -112,10 +118,10 @@ async def list_keys(connection: Connection, tenant_id: UUID, limit: int, after: 
 
 
 async def revoke_key(connection: Connection, tenant_id: UUID, key_id: UUID) -> ApiKey | None:
-    """Once and for good: the first revocation's time stays."""
+    """Once and for good; None for a key that is revoked already, or is not there."""
     row = await connection.fetchrow(
-        "UPDATE api_key SET revoked_at = coalesce(revoked_at, clock_timestamp()) "
-        "WHERE tenant_id = $1 AND id = $2 RETURNING *",
+        "UPDATE api_key SET revoked_at = clock_timestamp() "
+        "WHERE tenant_id = $1 AND id = $2 AND revoked_at IS NULL RETURNING *",
         tenant_id,
         key_id,
     )

@@ -29,9 +29,9 @@ async def me(principal: Principal) -> schemas.Me:
 
 
 @post("/tenants", opt=under(OPERATOR))
-async def create_tenant(data: schemas.TenantCreate, database: Database) -> schemas.TenantView:
+async def create_tenant(data: schemas.TenantCreate, principal: Principal, database: Database) -> schemas.TenantView:
     async with database.operator() as connection:
-        return schemas.TenantView.of(await service.create_tenant(connection, data.name))
+        return schemas.TenantView.of(await service.create_tenant(connection, data.name, by=principal))
 
 
 @get("/tenants", opt=under(OPERATOR))
@@ -50,16 +50,20 @@ async def get_tenant(tenant_id: TenantId, database: Database) -> schemas.TenantV
 
 
 @patch("/tenants/{tenant_id:str}", opt=under(OPERATOR))
-async def update_tenant(tenant_id: TenantId, data: schemas.TenantUpdate, database: Database) -> schemas.TenantView:
+async def update_tenant(
+    tenant_id: TenantId, data: schemas.TenantUpdate, principal: Principal, database: Database
+) -> schemas.TenantView:
     async with database.operator() as connection:
         found = ids.from_text("tenant", tenant_id)
-        return schemas.TenantView.of(await service.set_status(connection, found, data.status))
+        return schemas.TenantView.of(await service.set_status(connection, found, data.status, by=principal))
 
 
 @delete("/tenants/{tenant_id:str}", opt=under(OPERATOR), status_code=200)
-async def delete_tenant(tenant_id: TenantId, departure: service.Departure) -> schemas.TenantView:
+async def delete_tenant(
+    tenant_id: TenantId, principal: Principal, departure: service.Departure
+) -> schemas.TenantView:
     """For good: keys, adapters, conversations and cached KV go, requests under way end; usage stays."""
-    return schemas.TenantView.of(await departure.delete(ids.from_text("tenant", tenant_id)))
+    return schemas.TenantView.of(await departure.delete(ids.from_text("tenant", tenant_id), principal))
 
 
 @get("/tenants/{tenant_id:str}/quota", opt=under(OPERATOR))
@@ -71,9 +75,12 @@ async def get_tenant_quota(tenant_id: TenantId, database: Database) -> schemas.Q
 
 
 @put("/tenants/{tenant_id:str}/quota", opt=under(OPERATOR))
-async def put_tenant_quota(tenant_id: TenantId, data: schemas.QuotaBody, database: Database) -> schemas.QuotaBody:
+async def put_tenant_quota(
+    tenant_id: TenantId, data: schemas.QuotaBody, principal: Principal, database: Database
+) -> schemas.QuotaBody:
+    found = ids.from_text("tenant", tenant_id)
     async with database.operator() as connection:
-        await service.set_tenant_quota(connection, ids.from_text("tenant", tenant_id), data.quota())
+        await service.set_tenant_quota(connection, found, data.quota(), by=principal)
     return data
 
 
@@ -99,11 +106,11 @@ async def create_key_of_tenant(
 
 @put("/tenants/{tenant_id:str}/keys/{key_id:str}/quota", opt=under(OPERATOR))
 async def put_key_quota(
-    tenant_id: TenantId, key_id: KeyId, data: schemas.QuotaBody, database: Database
+    tenant_id: TenantId, key_id: KeyId, data: schemas.QuotaBody, principal: Principal, database: Database
 ) -> schemas.QuotaBody:
     whose, which = ids.from_text("tenant", tenant_id), ids.from_text("key", key_id)
     async with database.operator() as connection:
-        await service.set_key_quota(connection, whose, which, data.quota())
+        await service.set_key_quota(connection, whose, which, data.quota(), by=principal)
     return data
 
 

@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Final, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
-from tenantry.platform.core import ids
+from tenantry.platform.core import ids, money
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput, NotFound, PermissionDenied
 from tenantry.platform.core.secrets import Peppers
 from tenantry.platform.tenants import keys, repository
+from tenantry.platform.tenants.acts import Act, Kind, record
 from tenantry.platform.tenants.models import ApiKey, Quota, Status, Tenant
 from tenantry.platform.tenants.principal import Principal
 
@@ -39,14 +40,19 @@ class IssuedKey:
 class Departure(Protocol):
     """Everything that is to go with a tenant, in rooms above this one (platform/sessions/departure.py)."""
 
-    async def delete(self, tenant_id: UUID) -> Tenant: ...
+    async def delete(self, tenant_id: UUID, by: Principal) -> Tenant: ...
 
 
-async def create_tenant(connection: Connection, name: str, *, is_operator: bool = False) -> Tenant:
-    """As the operator. Raises InvalidInput, or Conflict when the name is taken."""
+async def create_tenant(
+    connection: Connection, name: str, *, by: Principal | None = None, is_operator: bool = False
+) -> Tenant:
+    """As the operator. by: who asks, here and below; None for the installation itself. Raises InvalidInput, or
+    Conflict when the name is taken."""
     if not _NAME.fullmatch(name):
         raise InvalidInput("name must match [a-z0-9][a-z0-9._-]{0,62}.", param="name")
-    return await repository.insert_tenant(connection, ids.uuid7(), name, is_operator)
+    tenant = await repository.insert_tenant(connection, ids.uuid7(), name, is_operator)
+    await record(connection, tenant.id, by, Act("tenant_created", name))
+    return tenant
 
 
 async def get_tenant(connection: Connection, tenant_id: UUID) -> Tenant:
@@ -63,17 +69,25 @@ async def names(connection: Connection) -> list[tuple[UUID, str]]:
     return await repository.names(connection)
 
 
-async def set_status(connection: Connection, tenant_id: UUID, status: Status) -> Tenant:
+async def set_status(
+    connection: Connection, tenant_id: UUID, status: Status, *, by: Principal | None = None
+) -> Tenant:
     """As the operator. A suspended tenant's keys stop within the authenticator's ttl."""
     if status not in ("active", "suspended"):
         raise InvalidInput("status must be active or suspended.", param="status")
-    return _found(await repository.set_status(connection, tenant_id, status), "tenant")
+    before = await repository.lock_tenant(connection, tenant_id)
+    tenant = _found(await repository.set_status(connection, tenant_id, status), "tenant")
+    if before is not None and before.status != status:
+        kind: Kind = "tenant_suspended" if status == "suspended" else "tenant_resumed"
+        await record(connection, tenant_id, by, Act(kind, tenant.name))
+    return tenant
 
 
-async def delete_tenant(connection: Connection, tenant_id: UUID) -> Tenant:
+async def delete_tenant(connection: Connection, tenant_id: UUID, *, by: Principal | None = None) -> Tenant:
     """As the operator. For good: its keys are revoked, its name stays taken, its usage stays in the books."""
     tenant = _found(await repository.set_status(connection, tenant_id, "deleted"), "tenant")
     await repository.revoke_keys(connection, tenant_id)
+    await record(connection, tenant_id, by, Act("tenant_deleted", tenant.name))
     return tenant
 
 
@@ -99,14 +113,18 @@ async def create_key(
         raise InvalidInput("scopes must be one or more of inference and manage.", param="scopes")
     if by is not None:
         by.require_to_give(scopes)
-    return await _issue(connection, tenant_id, peppers, name, env, sorted(set(scopes)), expires_at, person)
+    issued = await _issue(connection, tenant_id, peppers, name, env, sorted(set(scopes)), expires_at, person)
+    await record(connection, tenant_id, by, Act("key_created", name, ", ".join(issued.key.scopes)))
+    return issued
 
 
 async def create_operator_key(connection: Connection, tenant: Tenant, peppers: Peppers, env: str) -> IssuedKey:
     """In an operator transaction, for the operator's own tenant alone."""
     if not tenant.is_operator:
         raise PermissionDenied("Only the operator's tenant may hold operator keys.")
-    return await _issue(connection, tenant.id, peppers, "operator", env, list(SCOPES), None)
+    issued = await _issue(connection, tenant.id, peppers, "operator", env, list(SCOPES), None)
+    await record(connection, tenant.id, None, Act("key_created", issued.key.name, ", ".join(issued.key.scopes)))
+    return issued
 
 
 async def list_keys(
@@ -123,7 +141,11 @@ async def revoke_key(connection: Connection, tenant_id: UUID, key_id: UUID, *, b
     """Seen by every gateway within the authenticator's ttl. Revoking twice is not an error. by: as of create_key;
     raises PermissionDenied towards a key that may do more."""
     await _check_end(connection, tenant_id, key_id, by)
-    return _found(await repository.revoke_key(connection, tenant_id, key_id), "key")
+    revoked = await repository.revoke_key(connection, tenant_id, key_id)
+    if revoked is None:
+        return await get_key(connection, tenant_id, key_id)
+    await record(connection, tenant_id, by, Act("key_revoked", revoked.name))
+    return revoked
 
 
 async def expire_key(
@@ -144,16 +166,40 @@ async def key_quota(connection: Connection, tenant_id: UUID, key_id: UUID) -> Qu
     return await repository.quota(connection, tenant_id, key_id)
 
 
-async def set_tenant_quota(connection: Connection, tenant_id: UUID, quota: Quota) -> None:
+async def set_tenant_quota(
+    connection: Connection, tenant_id: UUID, quota: Quota, *, by: Principal | None = None
+) -> None:
     """As the operator: a tenant cannot raise its own limits."""
-    await get_tenant(connection, tenant_id)
-    await repository.put_quota(connection, tenant_id, tenant_id, quota)
+    tenant = await get_tenant(connection, tenant_id)
+    await _put_quota(connection, tenant_id, tenant_id, quota, by, tenant.name)
 
 
-async def set_key_quota(connection: Connection, tenant_id: UUID, key_id: UUID, quota: Quota) -> None:
+async def set_key_quota(
+    connection: Connection, tenant_id: UUID, key_id: UUID, quota: Quota, *, by: Principal | None = None
+) -> None:
     """As the operator."""
-    await get_key(connection, tenant_id, key_id)
-    await repository.put_quota(connection, tenant_id, key_id, quota)
+    key = await get_key(connection, tenant_id, key_id)
+    await _put_quota(connection, tenant_id, key_id, quota, by, f"key {key.name}")
+
+
+async def _put_quota(
+    connection: Connection, tenant_id: UUID, scope_id: UUID, quota: Quota, by: Principal | None, subject: str
+) -> None:
+    before = await repository.quota(connection, tenant_id, scope_id)
+    await repository.put_quota(connection, tenant_id, scope_id, quota)
+    if _told(before) != _told(quota):
+        act = Act("quota_changed", subject, f"{_told(before)} → {_told(quota)}")
+        await record(connection, tenant_id, by, act)
+
+
+def _told(quota: Quota) -> str:
+    """For people to read."""
+    budget = money.render(quota.budget_nano) if quota.budget_nano is not None else None
+    limits = (
+        (quota.concurrency, "at once"), (quota.requests_per_minute, "requests a minute"),
+        (budget, "a month" if quota.budget_period == "month" else "in all"),
+    )  # fmt: skip
+    return ", ".join(f"{limit} {unit}" for limit, unit in limits if limit is not None) or "unlimited"
 
 
 async def _check_end(connection: Connection, tenant_id: UUID, key_id: UUID, by: Principal | None) -> None:

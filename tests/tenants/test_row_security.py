@@ -15,9 +15,9 @@ SELECT c.relname AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.o
 WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace ORDER BY 1
 """
 EXPECTED = {
-    "adapter", "adapter_alias", "adapter_version", "alias_event", "api_key", "artifact", "browser_session", "gate",
-    "idempotency", "quota", "request", "response", "session", "session_item", "sign_in_link", "spend", "usage_closed",
-    "usage_day", "usage_event", "usage_hour", "wallet", "wallet_entry",
+    "act", "adapter", "adapter_alias", "adapter_version", "alias_event", "api_key", "artifact", "browser_session",
+    "gate", "idempotency", "quota", "request", "response", "session", "session_item", "sign_in_link", "spend",
+    "usage_closed", "usage_day", "usage_event", "usage_hour", "wallet", "wallet_entry",
 }  # fmt: skip
 
 
@@ -176,7 +176,7 @@ async def test_a_version_is_immutable_once_it_has_content(filled, database: Data
         await c.execute("UPDATE adapter_version SET state = 'quarantined'")
 
 
-@pytest.mark.parametrize("table", ["usage_event", "wallet_entry", "alias_event"])
+@pytest.mark.parametrize("table", ["usage_event", "wallet_entry", "alias_event", "act"])
 async def test_ledgers_are_append_only_for_everyone_but_the_schemas_owner(
     pg, filled, database: Database, acme, table
 ):
@@ -185,6 +185,17 @@ async def test_ledgers_are_append_only_for_everyone_but_the_schemas_owner(
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 async with scope as c:
                     await c.execute(verb)
+
+
+async def test_a_tenant_tells_of_itself_alone_and_in_nobody_elses_name(filled, database: Database, acme, globex):
+    tell = "INSERT INTO act (tenant_id, id, kind, subject, actor_tenant_id, actor_key_id, actor_name) VALUES "
+    own, theirs, key = acme.tenant.id, globex.tenant.id, globex.issued.key.id
+    for whose, who in ((theirs, own), (theirs, theirs), (own, theirs)):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with database.tenant(own) as c:
+                await c.execute(tell + "($1, $2, 'key_created', 'x', $3, $4, 'y')", whose, ids.uuid7(), who, key)
+    async with database.tenant(own) as c:
+        await c.execute(tell + "($1, $2, 'key_created', 'x', $1, $3, 'y')", own, ids.uuid7(), acme.issued.key.id)
 
 
 async def test_the_operator_role_is_entered_not_inherited(filled, database: Database):

@@ -264,16 +264,16 @@ def test_activity_tells_every_act_once_however_it_is_paged(live, api):
         f"{live.url}/api/v1/browser-sessions",
         json={"key": api.headers["authorization"].removeprefix("Bearer ")},
     )
+    own, name = (api.get("/api/v1/me").json()[field] for field in ("key", "tenant_name"))
     whole = api.get("/api/v1/activity", params={"limit": 100}).json()["data"]
     assert [(a["kind"], a["subject"]) for a in whole] == [
         ("signed_in", "test"), ("key_revoked", "k1"), ("key_created", "k2"), ("key_created", "k1"),
-        ("key_created", "k0"), ("key_created", "test"),
+        ("key_created", "k0"), ("key_created", "test"), ("tenant_created", name),
     ]  # fmt: skip
-    own = api.get("/api/v1/me").json()["key"]
     assert whole[0]["actor"] == {
         "id": own, "name": "test", "person": False, "revoked_at": None, "object": "actor",
     }  # fmt: skip
-    assert whole[1]["actor"] is None
+    assert [act["actor"] and act["actor"]["id"] for act in whole] == [own] * 5 + [None, None]
     paged, after = [], None
     while True:
         page = api.get("/api/v1/activity", params={"limit": 2, **({"after": after} if after else {})}).json()

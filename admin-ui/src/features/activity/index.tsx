@@ -1,6 +1,6 @@
 import { useNavigate } from "@tanstack/react-router";
 import type { ColumnDef } from "@tanstack/react-table";
-import { ArrowRightLeft, KeyRound, LogIn, type LucideIcon, ShieldOff, Upload, X } from "lucide-react";
+import { X } from "lucide-react";
 import { Actor } from "@/components/actor";
 import { DataTable } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
@@ -14,14 +14,8 @@ import { type Dates, type Range, spanOf } from "@/features/usage/ranges";
 import { answer, api } from "@/lib/api/client";
 import type { ActView } from "@/lib/api/schema";
 import { ago, dateTime } from "@/lib/format";
-
-const KINDS: Record<string, [string, LucideIcon]> = {
-  alias_moved: ["Alias moved", ArrowRightLeft],
-  version_uploaded: ["Version uploaded", Upload],
-  key_created: ["Key created", KeyRound],
-  key_revoked: ["Key revoked", ShieldOff],
-  signed_in: ["Signed in to the console", LogIn],
-};
+import { asked, type Kind, LABELS } from "./kinds";
+import { KindsMenu } from "./kinds-menu";
 
 const COLUMNS: ColumnDef<ActView, unknown>[] = [
   {
@@ -35,7 +29,7 @@ const COLUMNS: ColumnDef<ActView, unknown>[] = [
   {
     header: "What",
     cell: ({ row: { original: act } }) => {
-      const [label, Icon] = KINDS[act.kind] ?? [act.kind, ArrowRightLeft];
+      const [label, Icon] = LABELS[act.kind];
       return (
         <span className="flex items-center gap-2">
           <Icon aria-hidden className="size-4 shrink-0 text-ink-soft" /> {label}
@@ -48,6 +42,7 @@ const COLUMNS: ColumnDef<ActView, unknown>[] = [
     cell: ({ row: { original: act } }) => (
       <div className="[overflow-wrap:anywhere]">
         <span className="font-medium">{act.subject}</span> <span className="text-ink-soft">{act.detail}</span>
+        {act.tenant && <div className="text-ink-soft">at tenant {act.tenant}</div>}
         {act.reason && <div className="text-ink-soft">“{act.reason}”</div>}
       </div>
     ),
@@ -58,23 +53,26 @@ const COLUMNS: ColumnDef<ActView, unknown>[] = [
 export interface ActivitySearch extends Dates {
   range?: Range;
   adapter?: string;
+  kind?: Kind[];
+  signIns?: "hidden";
 }
 
 export function ActivityPage({ search }: { search: ActivitySearch }) {
   const navigate = useNavigate();
-  const { range, from, to, adapter } = search;
+  const { range, from, to, adapter, kind, signIns } = search;
+  const kinds = { only: kind, signIns };
   const set = (change: ActivitySearch) =>
-    void navigate({ to: "/activity", search: { ...search, ...change }, replace: true });
+    void navigate({ to: "/activity", search: { ...search, ...change } });
   const query = usePages<ActView>(["activity", search], (after) => {
     const span = range ? spanOf(range, { from, to }) : undefined;
-    const asked = { limit: 50, after, adapter, from: span?.from, to: span?.to };
-    return answer(api.GET("/api/v1/activity", { params: { query: asked } }));
+    const query = { limit: 50, after, adapter, kind: asked(kinds), from: span?.from, to: span?.to };
+    return answer(api.GET("/api/v1/activity", { params: { query } }));
   });
   return (
     <>
       <PageHeader
         title="Activity"
-        description="Who changed what: told from the rows that the acts left, so it cannot disagree with them."
+        description="Who did what, newest first: one row an act, written with it and never changed."
         actions={
           <>
             {adapter && (
@@ -82,6 +80,10 @@ export function ActivityPage({ search }: { search: ActivitySearch }) {
                 <span className="max-w-52 truncate">{adapter}</span> <X aria-hidden />
               </Button>
             )}
+            <KindsMenu
+              kinds={kinds}
+              onChange={({ only, signIns: hidden }) => set({ kind: only, signIns: hidden })}
+            />
             <RangePicker<Range | "any">
               any
               value={range ?? "any"}
@@ -100,9 +102,13 @@ export function ActivityPage({ search }: { search: ActivitySearch }) {
               caption="Activity"
               columns={COLUMNS}
               rows={acts}
-              rowKey={(act) => `${act.at} ${act.kind} ${act.subject}`}
+              rowKey={(act) => act.id}
               empty={
-                <Empty title={range || adapter ? "Nothing happened in this time" : "Nothing happened yet"} />
+                <Empty
+                  title={
+                    range || adapter || asked(kinds) ? "Nothing of this kind or time" : "Nothing happened yet"
+                  }
+                />
               }
               footer={<More query={query} shown={acts.length} />}
             />

@@ -1092,7 +1092,9 @@ export interface components {
             /** Format: date-time */
             at: string;
             detail: string;
-            kind: string;
+            id: string;
+            /** @enum {string} */
+            kind: "tenant_created" | "tenant_suspended" | "tenant_resumed" | "tenant_deleted" | "quota_changed" | "wallet_granted" | "wallet_adjusted" | "price_set" | "key_created" | "key_revoked" | "signed_in" | "adapter_created" | "adapter_deleted" | "version_uploaded" | "version_rejected" | "version_retired" | "version_revoked" | "alias_moved" | "alias_removed";
             /**
              * @default act
              * @constant
@@ -1100,6 +1102,7 @@ export interface components {
             object: "act";
             reason: string;
             subject: string;
+            tenant: string | null;
         };
         /** ActorView */
         ActorView: {
@@ -2573,6 +2576,8 @@ export interface operations {
                 to?: string | null;
                 /** @description An adapter's name. */
                 adapter?: string | null;
+                /** @description Only such acts; repeatable. */
+                kind?: ("tenant_created" | "tenant_suspended" | "tenant_resumed" | "tenant_deleted" | "quota_changed" | "wallet_granted" | "wallet_adjusted" | "price_set" | "key_created" | "key_revoked" | "signed_in" | "adapter_created" | "adapter_deleted" | "version_uploaded" | "version_rejected" | "version_retired" | "version_revoked" | "alias_moved" | "alias_removed")[] | null;
             };
             header?: never;
             path?: never;
