@@ -1,9 +1,12 @@
-import { QueryCache, QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { createRouter, RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
+import { Broken, sayWhatDidNotCome } from "@/components/ui/broken";
 import { Toasts } from "@/components/ui/toast";
+import { followSession } from "@/features/session/session";
 import { ApiError } from "@/lib/api/errors";
+import { refuseStrayDrops } from "@/lib/drops";
 import { startTheme } from "@/lib/theme";
 import { routeTree } from "./routeTree.gen";
 import "./styles.css";
@@ -14,31 +17,28 @@ startTheme();
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce;
 Object.assign(globalThis, { __webpack_nonce__: nonce });
 
-let leaving = false;
 const queryClient = new QueryClient({
-  queryCache: new QueryCache({
-    // A session that ended while a page was open: leave it whole, so that nothing of the tenant stays in memory.
-    onError(error, query) {
-      if (error instanceof ApiError && error.isSignedOut && query.queryKey[0] !== "session" && !leaving) {
-        leaving = true;
-        location.assign(`/admin/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
-      }
-    },
-  }),
   defaultOptions: {
     queries: {
       staleTime: 5_000,
+      // Asked also where the browser believes itself offline: what fails says so, what waits silently does not.
+      networkMode: "always",
       retry: (failures, error) =>
         failures < 2 && error instanceof ApiError && (error.status === 0 || error.status >= 500),
     },
+    mutations: { networkMode: "always" },
   },
 });
+followSession();
+sayWhatDidNotCome();
+refuseStrayDrops();
 
 const router = createRouter({
   routeTree,
   basepath: "/admin",
   context: { queryClient },
   defaultPreload: "intent",
+  defaultErrorComponent: Broken,
   scrollRestoration: true,
 });
 

@@ -7,6 +7,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from tests.ui.stage import ROOT, Stage, chromium, served
+from tests.ui.visitor import LANDED
 
 OUT = ROOT / "docs" / "screenshots"
 PAGES = {
@@ -39,7 +40,7 @@ def shoot(page: Any, stage: Stage, who: str, theme: str, pages: dict[str, str]) 
     page.goto(f"{stage.url}/admin/sign-in")
     page.get_by_label("API key").fill(stage.keys[who])
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url("**/admin/overview")
+    page.wait_for_url(LANDED)
     for name, path in pages.items():
         page.goto(f"{stage.url}/admin/{path}")
         page.get_by_role("heading", level=1).wait_for()

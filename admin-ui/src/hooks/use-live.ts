@@ -1,7 +1,9 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
+import { useSession } from "@/features/session/session";
 import { answer, api } from "@/lib/api/client";
 import type { PaceView } from "@/lib/api/schema";
+import { listen } from "./live-feed";
 
 const POLL_MS = 4_000;
 const REFRESH_MS = 3_000;
@@ -9,28 +11,26 @@ const REFRESH_MS = 3_000;
 type LiveLink = "stream" | "polling";
 
 /**
- * How fast it goes now: a stream of server-sent events, or polling where streams do not come through.
+ * How fast it goes now: a stream that all tabs share, or polling where streams do not come through.
  * When something new was settled, whatever is on the page is read again, at most every three seconds.
  */
 export function useLive(): { pace: PaceView | undefined; link: LiveLink } {
   const client = useQueryClient();
+  const { me } = useSession();
   const [pace, setPace] = useState<PaceView>();
   const [link, setLink] = useState<LiveLink>("stream");
 
-  useEffect(() => {
-    const source = new EventSource("/api/v1/events");
-    let failures = 0;
-    source.onmessage = (event: MessageEvent<string>) => {
-      failures = 0;
-      setLink("stream");
-      setPace(JSON.parse(event.data) as PaceView);
-    };
-    source.onerror = () => {
-      failures += 1;
-      if (source.readyState === EventSource.CLOSED || failures > 2) setLink("polling");
-    };
-    return () => source.close();
-  }, []);
+  useEffect(
+    () =>
+      listen(me.key, {
+        pace: (next) => {
+          setLink("stream");
+          setPace(next);
+        },
+        silent: () => setLink("polling"),
+      }),
+    [me.key],
+  );
 
   const polled = useQuery({
     queryKey: ["live"],

@@ -1,13 +1,14 @@
 import type { QueryClient } from "@tanstack/react-query";
 import { createRootRouteWithContext, Link, Outlet } from "@tanstack/react-router";
+import { Broken } from "@/components/ui/broken";
 import { buttonStyle } from "@/components/ui/button";
-import { Empty, Failed } from "@/components/ui/states";
+import { Empty } from "@/components/ui/states";
 
 export const Route = createRootRouteWithContext<{ queryClient: QueryClient }>()({
   component: Outlet,
-  errorComponent: ({ error, reset }) => (
+  errorComponent: ({ error }) => (
     <main>
-      <Failed error={error} onRetry={reset} />
+      <Broken error={error} />
     </main>
   ),
   notFoundComponent: () => (

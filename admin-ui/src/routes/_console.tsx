@@ -1,6 +1,7 @@
 import { createFileRoute, redirect } from "@tanstack/react-router";
 import { Shell } from "@/components/layout/shell";
-import { Failed, Skeleton } from "@/components/ui/states";
+import { Broken } from "@/components/ui/broken";
+import { Skeleton } from "@/components/ui/states";
 import { sessionQuery } from "@/features/session/session";
 import { ApiError } from "@/lib/api/errors";
 
@@ -20,9 +21,9 @@ export const Route = createFileRoute("/_console")({
   },
   component: Shell,
   pendingComponent: () => <Skeleton rows={8} />,
-  errorComponent: ({ error, reset }) => (
+  errorComponent: ({ error }) => (
     <main>
-      <Failed error={error} onRetry={reset} />
+      <Broken error={error} />
     </main>
   ),
 });

@@ -4,17 +4,22 @@ import { Dialog } from "radix-ui";
 import { useEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Menu, MenuItem, MenuLabel, MenuLine } from "@/components/ui/menu";
+import { Forbidden } from "@/components/ui/states";
+import { useToast } from "@/components/ui/toast";
 import { signOut, useSession } from "@/features/session/session";
 import { applyTheme } from "@/lib/theme";
 import mark from "../../mark.svg";
-import { OPERATOR_PLACES, type Place, TENANT_PLACES } from "./nav";
+import { lockedPlace, type Place, regionsOf } from "./nav";
+import { PageHeader } from "./page";
 import { Palette } from "./palette";
 
 export function Shell() {
-  const { me, isOperator } = useSession();
+  const { me } = useSession();
   const [navOpen, setNavOpen] = useState(false);
   const [paletteOpen, setPaletteOpen] = useState(false);
   const pathname = useRouterState({ select: (state) => state.location.pathname });
+  const locked = lockedPlace(me.scopes, pathname);
+  const toast = useToast();
   const main = useRef<HTMLElement>(null);
   const shown = useRef(pathname);
 
@@ -37,7 +42,10 @@ export function Shell() {
     main.current?.focus({ preventScroll: true });
   }, [pathname]);
 
-  const nav = <Navigation isOperator={isOperator} />;
+  const leave = () =>
+    void signOut().catch(() => toast("The gateway did not hear it: you are still signed in.", "bad"));
+
+  const nav = <Navigation scopes={me.scopes} />;
   return (
     <div className="min-h-dvh lg:grid lg:grid-cols-[15rem_minmax(0,1fr)]">
       <a
@@ -119,7 +127,7 @@ export function Shell() {
                 <span className="block">{me.scopes.join(", ")}</span>
               </MenuLabel>
               <MenuLine />
-              <MenuItem onSelect={() => void signOut()}>
+              <MenuItem onSelect={leave}>
                 <LogOut aria-hidden /> Sign out
               </MenuItem>
             </Menu>
@@ -131,13 +139,31 @@ export function Shell() {
           tabIndex={-1}
           className="mx-auto w-full max-w-7xl flex-1 p-4 outline-none sm:p-6"
         >
-          <Outlet />
+          {locked ? <Locked place={locked} /> : <Outlet />}
         </main>
       </div>
       <Palette open={paletteOpen} onClose={() => setPaletteOpen(false)} />
     </div>
   );
 }
+
+/** Said without asking the server, and without the page's acts standing above it. */
+function Locked({ place }: { place: Place }) {
+  return (
+    <>
+      <PageHeader title={place.label} />
+      <Forbidden>
+        It needs a key that may {NEEDS[place.needs]}. Sign in with such a key, or ask whoever made yours.
+      </Forbidden>
+    </>
+  );
+}
+
+const NEEDS = {
+  inference: "run inference",
+  manage: "manage this tenant",
+  operator: "operate the whole installation",
+};
 
 function Brand({ tenant }: { tenant: string }) {
   return (
@@ -151,11 +177,12 @@ function Brand({ tenant }: { tenant: string }) {
   );
 }
 
-function Navigation({ isOperator }: { isOperator: boolean }) {
+function Navigation({ scopes }: { scopes: readonly string[] }) {
   return (
     <nav aria-label="Console" className="flex-1 overflow-y-auto p-3">
-      <Places title={isOperator ? "This tenant" : null} places={TENANT_PLACES} />
-      {isOperator && <Places title="Operator" places={OPERATOR_PLACES} />}
+      {regionsOf(scopes).map(({ title, places }) => (
+        <Places key={title} title={title} places={places} />
+      ))}
     </nav>
   );
 }

@@ -1,8 +1,9 @@
 import { X } from "lucide-react";
 import { Dialog as Radix } from "radix-ui";
-import { type ReactNode, useState } from "react";
+import { type ReactNode, useRef, useState } from "react";
 import { cn } from "@/lib/cn";
 import { Button } from "./button";
+import { firstToDo, giveBack, opened, whoOpened } from "./opener";
 
 interface Props {
   open: boolean;
@@ -15,15 +16,21 @@ interface Props {
 
 export function Dialog({ open, onClose, title, description, children, wide = false }: Props) {
   const [opener] = useState(whoOpened);
+  const body = useRef<HTMLDivElement>(null);
   return (
     <Radix.Root open={open} onOpenChange={(next) => !next && onClose()}>
       <Radix.Portal>
         <Radix.Overlay className="fixed inset-0 z-40 bg-black/45" />
         <Radix.Content
+          onOpenAutoFocus={(event) => {
+            opened(event.currentTarget, opener);
+            const first = firstToDo(body.current);
+            if (first) event.preventDefault();
+            first?.focus();
+          }}
           onCloseAutoFocus={(event) => {
             event.preventDefault();
-            const back = opener?.isConnected ? opener : document.getElementById("main");
-            back?.focus();
+            giveBack(opener);
           }}
           {...(description ? {} : { "aria-describedby": undefined })}
           className={cn(
@@ -44,19 +51,13 @@ export function Dialog({ open, onClose, title, description, children, wide = fal
               <div className="px-5 pt-1 text-sm text-ink-soft">{description}</div>
             </Radix.Description>
           )}
-          <div className="overflow-y-auto px-5 pt-4 pb-5">{children}</div>
+          <div ref={body} className="overflow-y-auto px-5 pt-4 pb-5">
+            {children}
+          </div>
         </Radix.Content>
       </Radix.Portal>
     </Radix.Root>
   );
-}
-
-/** Where the keyboard was, and goes back to; of a menu's item, which is gone by then, the button that opened it. */
-function whoOpened(): HTMLElement | null {
-  const active = document.activeElement;
-  const menu = active?.closest("[role=menu]");
-  const button = menu && document.getElementById(menu.getAttribute("aria-labelledby") ?? "");
-  return button ?? (active instanceof HTMLElement && active !== document.body ? active : null);
 }
 
 export function DialogActions({ children }: { children: ReactNode }) {

@@ -40,13 +40,19 @@ export function Empty({
   );
 }
 
+export function Forbidden({ children }: { children: ReactNode }) {
+  return (
+    <Note icon={<Lock aria-hidden />} title="This key may not see this">
+      {children}
+    </Note>
+  );
+}
+
 /** What went wrong, in the API's own words, with the id that finds it in the log. */
 export function Failed({ error, onRetry }: { error: unknown; onRetry?: () => void }) {
   if (error instanceof ApiError && error.isForbidden) {
     return (
-      <Note icon={<Lock aria-hidden />} title="This key may not see this">
-        {error.message} Sign in with a key that has the scope, or ask whoever made yours.
-      </Note>
+      <Forbidden>{error.message} Sign in with a key that has the scope, or ask whoever made yours.</Forbidden>
     );
   }
   const retry = onRetry && (

@@ -1,7 +1,7 @@
 import { Link, useNavigate } from "@tanstack/react-router";
 import type { ColumnDef } from "@tanstack/react-table";
 import { Search, Upload } from "lucide-react";
-import { type DragEvent, useEffect, useMemo, useState } from "react";
+import { type DragEvent, useEffect, useMemo, useRef, useState } from "react";
 import { DataTable, type Order } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
 import { PageHeader } from "@/components/layout/page";
@@ -147,19 +147,37 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
   const query = useAdapters(search);
   const rows = query.data;
   const { byAdapter, engines } = useAdapterStats(useMemo(() => (rows ?? []).map((row) => row.id), [rows]));
+  const pause = useRef<ReturnType<typeof setTimeout>>(undefined);
   const [typed, setTyped] = useState(search.name ?? "");
   const [uploading, setUploading] = useState<File[] | null>(null);
   const [over, setOver] = useState(false);
   const order: Order = { by: search.sort ?? "created", descending: (search.order ?? "desc") === "desc" };
-  const set = (change: Partial<AdapterSearch>) =>
-    void navigate({ to: "/adapters", search: { ...search, ...change }, replace: true });
+  // Every view is one step back, but not every letter of a name.
+  const set = (change: Partial<AdapterSearch>, replace = false) =>
+    void navigate({ to: "/adapters", search: (old) => ({ ...old, ...change }), replace });
 
-  // The server filters; ask it when the typing pauses.
-  useEffect(() => {
-    if (typed === (search.name ?? "")) return;
-    const timer = setTimeout(() => set({ name: typed || undefined }), 250);
-    return () => clearTimeout(timer);
-  });
+  // By Back or the navigation the name changes without typing: then that is what stands in the field.
+  const name = search.name ?? "";
+  const [asked, setAsked] = useState(name);
+  const [sent, setSent] = useState<string | null>(null);
+  if (asked !== name) {
+    setAsked(name);
+    if (name !== sent) {
+      setSent(null);
+      setTyped(name);
+    }
+  }
+
+  function type(text: string) {
+    setTyped(text);
+    clearTimeout(pause.current);
+    // The server filters; ask it when the typing pauses.
+    pause.current = setTimeout(() => {
+      setSent(text);
+      set({ name: text || undefined }, true);
+    }, 250);
+  }
+  useEffect(() => () => clearTimeout(pause.current), []);
 
   function drop(event: DragEvent) {
     event.preventDefault();
@@ -202,7 +220,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
                 aria-label="Part of a name"
                 placeholder="Part of a name"
                 value={typed}
-                onChange={(event) => setTyped(event.target.value.toLowerCase())}
+                onChange={(event) => type(event.target.value.toLowerCase())}
                 className="pl-8"
               />
             </div>
@@ -248,10 +266,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
                     title="No adapter is like that"
                     action={
                       <Button
-                        onClick={() => {
-                          setTyped("");
-                          set({ name: undefined, state: undefined, on_device: undefined });
-                        }}
+                        onClick={() => set({ name: undefined, state: undefined, on_device: undefined })}
                       >
                         Show all
                       </Button>

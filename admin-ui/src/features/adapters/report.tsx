@@ -1,4 +1,4 @@
-import { CheckCircle2, OctagonAlert, TriangleAlert } from "lucide-react";
+import { CheckCircle2, ChevronRight, OctagonAlert, TriangleAlert } from "lucide-react";
 import { isProblem, type Problem } from "@/lib/api/errors";
 
 /** What the validator found, grouped by what is wrong; each opens to the tensors or fields at fault. */
@@ -16,25 +16,41 @@ export function Report({
       </p>
     );
   }
+  const wrong = byCode(problems);
+  const odd = byCode(warnings);
+  const alone = wrong.length + odd.length === 1;
   return (
     <div className="grid gap-2">
-      {byCode(problems).map(([code, found]) => (
-        <Finding key={code} code={code} found={found} bad />
+      {wrong.map(([code, found]) => (
+        <Finding key={code} code={code} found={found} open={alone || found.length <= FEW} bad />
       ))}
-      {byCode(warnings).map(([code, found]) => (
-        <Finding key={code} code={code} found={found} bad={false} />
+      {odd.map(([code, found]) => (
+        <Finding key={code} code={code} found={found} open={alone || found.length <= FEW} bad={false} />
       ))}
     </div>
   );
 }
 
+/** So few that they are open without asking. */
+const FEW = 3;
 const SHOWN = 50;
 
-function Finding({ code, found, bad }: { code: string; found: readonly Problem[]; bad: boolean }) {
+interface FindingProps {
+  code: string;
+  found: readonly Problem[];
+  open: boolean;
+  bad: boolean;
+}
+
+function Finding({ code, found, open, bad }: FindingProps) {
   const Icon = bad ? OctagonAlert : TriangleAlert;
   return (
-    <details className="rounded-lg border border-line" open={found.length <= 3}>
-      <summary className="flex items-center gap-2 rounded-lg px-3 py-2 text-sm">
+    <details className="group rounded-lg border border-line" open={open}>
+      <summary className="flex cursor-pointer list-none items-center gap-2 rounded-lg px-3 py-2 text-sm hover:bg-raised/50 [&::-webkit-details-marker]:hidden">
+        <ChevronRight
+          aria-hidden
+          className="size-4 shrink-0 text-ink-soft transition-transform group-open:rotate-90"
+        />
         <Icon aria-hidden className={bad ? "size-4 shrink-0 text-bad" : "size-4 shrink-0 text-warn"} />
         <span className="font-medium">{code.replaceAll("_", " ")}</span>
         <span className="ml-auto text-xs whitespace-nowrap text-ink-soft">

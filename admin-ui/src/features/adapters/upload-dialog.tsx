@@ -8,9 +8,9 @@ import { ApiError } from "@/lib/api/errors";
 import type { VersionView } from "@/lib/api/schema";
 import { cn } from "@/lib/cn";
 import { bytes } from "@/lib/format";
-import { useAdapterActs } from "./adapters";
+import { useAdapter, useAdapterActs } from "./adapters";
 import { problemsIn, Report } from "./report";
-import { nameProblem, pickFiles, upload } from "./upload";
+import { answersAs, nameProblem, pickFiles, upload } from "./upload";
 
 interface Props {
   onClose: () => void;
@@ -34,7 +34,15 @@ export function UploadDialog({ onClose, adapter, dropped = [] }: Props) {
   const chooser = useRef<HTMLInputElement>(null);
   const stop = useRef(new AbortController());
   const { refresh } = useAdapterActs(name);
+  const [asking, setAsking] = useState(false);
+  const sending = stage.at === "sending";
   useEffect(() => () => stop.current.abort(), []);
+
+  // Escape and a click beside the dialog come by accident: what is under way is not thrown away for them.
+  function close() {
+    if (sending && !asking) setAsking(true);
+    else onClose();
+  }
 
   async function send(event: FormEvent) {
     event.preventDefault();
@@ -45,6 +53,7 @@ export function UploadDialog({ onClose, adapter, dropped = [] }: Props) {
       return;
     }
     stop.current = new AbortController();
+    setAsking(false);
     setStage({ at: "sending", share: 0 });
     try {
       const version = await upload(
@@ -98,7 +107,7 @@ export function UploadDialog({ onClose, adapter, dropped = [] }: Props) {
   return (
     <Dialog
       open
-      onClose={onClose}
+      onClose={close}
       title={title}
       description="As PEFT saved it: adapter_config.json and adapter_model.safetensors, or one zip of them."
     >
@@ -161,9 +170,14 @@ export function UploadDialog({ onClose, adapter, dropped = [] }: Props) {
           </p>
         )}
         {stage.at === "sending" && <Sending share={stage.share} />}
+        {sending && asking && (
+          <p role="alert" className="text-sm font-medium">
+            The upload is still under way. Stop it, or leave this open until it is done.
+          </p>
+        )}
         <DialogActions>
-          <Button onClick={onClose}>{stage.at === "sending" ? "Stop" : "Cancel"}</Button>
-          <Button type="submit" look="solid" disabled={stage.at === "sending"}>
+          <Button onClick={onClose}>{sending ? "Stop the upload" : "Cancel"}</Button>
+          <Button type="submit" look="solid" disabled={sending}>
             Upload
           </Button>
         </DialogActions>
@@ -186,6 +200,7 @@ function Sending({ share }: { share: number }) {
 }
 
 function Done({ version, onClose }: { version: VersionView; onClose: () => void }) {
+  const adapter = useAdapter(version.adapter);
   return (
     <Dialog open onClose={onClose} title={`${version.model} is ready`} wide>
       <div className="grid gap-3 text-sm">
@@ -194,11 +209,7 @@ function Done({ version, onClose }: { version: VersionView; onClose: () => void 
           {bytes(version.bytes)}, {version.targets?.length ?? 0} target modules.
         </p>
         <Report problems={[]} warnings={problemsIn(version.report, "warnings")} />
-        <p className="text-ink-soft">
-          {version.number === 1
-            ? "It is the first version, so the name answers with it from now on."
-            : "It answers under its number. Promote it when it shall answer under the name."}
-        </p>
+        <p className="text-ink-soft">{adapter.data && answersAs(version, adapter.data.aliases ?? [])}</p>
       </div>
       <DialogActions>
         <Button onClick={onClose}>Close</Button>

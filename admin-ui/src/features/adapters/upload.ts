@@ -1,6 +1,6 @@
-import { changeHeaders } from "@/lib/api/client";
-import { ApiError, problemOf } from "@/lib/api/errors";
-import type { VersionView } from "@/lib/api/schema";
+import { changeHeaders, refused } from "@/lib/api/client";
+import { ApiError } from "@/lib/api/errors";
+import type { AliasView, VersionView } from "@/lib/api/schema";
 
 const WEIGHTS = "adapter_model.safetensors";
 const CONFIG = "adapter_config.json";
@@ -40,7 +40,7 @@ export function upload(
     request.upload.onload = () => onProgress(1);
     request.onload = () => {
       if (request.status === 201) resolve(request.response as VersionView);
-      else reject(problemOf(request, request.response));
+      else reject(refused({ status: request.status, url: request.responseURL }, request.response));
     };
     request.onerror = () =>
       reject(new ApiError(0, "unreachable", "The gateway does not answer.", null, null, []));
@@ -48,6 +48,22 @@ export function upload(
     signal.addEventListener("abort", () => request.abort());
     request.send(body);
   });
+}
+
+/** Under which names a version answers, by the aliases as they stand. */
+export function answersAs(
+  version: VersionView,
+  aliases: readonly Pick<AliasView, "alias" | "version">[],
+): string {
+  const mine = aliases.filter((one) => one.version === version.number).map((one) => one.alias);
+  const others = mine.filter((alias) => alias !== "default").map((alias) => `${version.adapter}@${alias}`);
+  if (mine.includes("default"))
+    return `The name ${[version.adapter, ...others].join(" and ")} answers with it from now on.`;
+  const now = aliases.find((one) => one.alias === "default");
+  const names = [version.model, ...others].join(" and ");
+  return now
+    ? `It answers as ${names}. The name alone answers with version ${now.version}, until you promote this one.`
+    : `It answers as ${names}. The name alone answers with nothing, until you promote this one.`;
 }
 
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;

@@ -11,10 +11,11 @@ import { View } from "@/components/ui/states";
 import { cn } from "@/lib/cn";
 import { useModels } from "./models";
 import { Pane } from "./pane";
+import { beside, changed, MOST, type PaneOf, panesOf, without } from "./panes";
 import { bodyOf, type Outcome, run, WAITING } from "./run";
 import { type Ask, type Language, snippet } from "./snippets";
 
-const MOST = 4;
+const UNDER_WAY: ReadonlySet<string> = new Set(["waiting", "streaming"]);
 
 export function PlaygroundPage({ chosen }: { chosen: readonly string[] }) {
   const query = useModels();
@@ -34,19 +35,41 @@ export function PlaygroundPage({ chosen }: { chosen: readonly string[] }) {
 function Playground({ models, chosen }: { models: string[]; chosen: readonly string[] }) {
   const navigate = useNavigate();
   const first = models[1] ?? models[0] ?? "";
-  const panes = chosen.length > 0 ? chosen : [first];
+  const wanted = chosen.length > 0 ? chosen : [first];
+  const [kept, setKept] = useState<readonly PaneOf[]>([]);
+  const panes = panesOf(kept, wanted);
   const [ask, setAsk] = useState<Ask>({ system: "", prompt: "", maxTokens: 128, temperature: 0, seed: null });
-  const [outcomes, setOutcomes] = useState<Record<number, Outcome>>({});
-  const [running, setRunning] = useState(false);
+  const [outcomes, setOutcomes] = useState<Readonly<Record<number, Outcome>>>({});
   const [error, setError] = useState<string | null>(null);
-  const stop = useRef(new AbortController());
-  useEffect(() => () => stop.current.abort(), []);
-  const setPanes = (next: readonly string[]) => {
-    setOutcomes({});
-    void navigate({ to: "/playground", search: { models: [...next] }, replace: true });
-  };
+  const runs = useRef(new Map<number, AbortController>());
+  const running = panes.some(({ id }) => UNDER_WAY.has(outcomes[id]?.stage ?? ""));
 
-  async function go(event?: FormEvent) {
+  // Also where the URL took a pane away, by the browser's Back.
+  useEffect(() => {
+    if (panes !== kept) setKept(panes);
+    for (const [id, run] of runs.current) if (!panes.some((pane) => pane.id === id)) forget(id, run);
+  });
+  useEffect(() => {
+    const begun = runs.current;
+    return () => {
+      for (const [id, run] of begun) {
+        begun.delete(id);
+        run.abort();
+      }
+    };
+  }, []);
+
+  function forget(id: number, run: AbortController) {
+    runs.current.delete(id);
+    run.abort();
+  }
+
+  function setPanes(next: readonly PaneOf[]) {
+    setKept(next);
+    void navigate({ to: "/playground", search: { models: next.map((pane) => pane.model) } });
+  }
+
+  function go(event?: FormEvent) {
     event?.preventDefault();
     if (running) return;
     if (!ask.prompt.trim()) {
@@ -54,27 +77,34 @@ function Playground({ models, chosen }: { models: string[]; chosen: readonly str
       return;
     }
     setError(null);
-    setRunning(true);
-    stop.current = new AbortController();
-    setOutcomes(Object.fromEntries(panes.map((_, i) => [i, WAITING])));
-    await Promise.all(
-      panes.map((model, i) =>
-        run(
-          ask,
-          model,
-          (change) => setOutcomes((old) => ({ ...old, [i]: { ...(old[i] ?? WAITING), ...change } })),
-          stop.current.signal,
-        ),
-      ),
+    for (const pane of panes) begin(pane);
+  }
+
+  function begin({ id, model }: PaneOf) {
+    const mine = new AbortController();
+    runs.current.set(id, mine);
+    setOutcomes((old) => ({ ...old, [id]: WAITING }));
+    void run(
+      ask,
+      model,
+      (change) => {
+        if (runs.current.get(id) !== mine) return false;
+        setOutcomes((old) => ({ ...old, [id]: { ...(old[id] ?? WAITING), ...change } }));
+        return true;
+      },
+      mine.signal,
     );
-    setRunning(false);
+  }
+
+  function stop() {
+    for (const run of runs.current.values()) run.abort();
   }
 
   function keys(event: KeyboardEvent) {
-    if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) void go();
+    if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) go();
   }
 
-  const model = panes[0] ?? first;
+  const model = panes[0]?.model ?? first;
   return (
     <div className="grid gap-4 xl:grid-cols-[20rem_minmax(0,1fr)]">
       <Panel className="self-start">
@@ -148,7 +178,7 @@ function Playground({ models, chosen }: { models: string[]; chosen: readonly str
           </div>
           <div className="flex flex-wrap gap-2">
             {running ? (
-              <Button onClick={() => stop.current.abort()}>
+              <Button onClick={stop}>
                 <Square aria-hidden /> Stop
               </Button>
             ) : (
@@ -157,8 +187,12 @@ function Playground({ models, chosen }: { models: string[]; chosen: readonly str
               </Button>
             )}
             <Button
-              disabled={panes.length >= MOST || running}
-              onClick={() => setPanes([...panes, models.find((one) => !panes.includes(one)) ?? first])}
+              disabled={panes.length >= MOST}
+              onClick={() =>
+                setPanes(
+                  beside(panes, models.find((one) => !panes.some((pane) => pane.model === one)) ?? first),
+                )
+              }
             >
               <Columns2 aria-hidden /> Beside
             </Button>
@@ -167,14 +201,13 @@ function Playground({ models, chosen }: { models: string[]; chosen: readonly str
       </Panel>
       <div className="grid min-w-0 content-start gap-4">
         <div className={cn("grid gap-4", panes.length > 1 && "md:grid-cols-2")}>
-          {panes.map((one, i) => (
+          {panes.map((pane) => (
             <Pane
-              // biome-ignore lint/suspicious/noArrayIndexKey: the same model may stand in two panes, and panes do not move
-              key={i}
-              model={one}
-              outcome={outcomes[i]}
-              onModel={(next) => setPanes(panes.map((old, j) => (j === i ? next : old)))}
-              onRemove={panes.length > 1 ? () => setPanes(panes.filter((_, j) => j !== i)) : undefined}
+              key={pane.id}
+              model={pane.model}
+              outcome={outcomes[pane.id]}
+              onModel={(next) => setPanes(changed(panes, pane.id, next))}
+              onRemove={panes.length > 1 ? () => setPanes(without(panes, pane.id)) : undefined}
             />
           ))}
         </div>

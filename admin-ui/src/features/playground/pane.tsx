@@ -3,6 +3,7 @@ import { useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Chip } from "@/components/ui/chip";
 import { Combobox } from "@/components/ui/combobox";
+import { cn } from "@/lib/cn";
 import { count, milliseconds, money, percent, share } from "@/lib/format";
 import { useModels } from "./models";
 import type { Outcome } from "./run";
@@ -50,13 +51,6 @@ export function Pane({ model, outcome, onModel, onRemove }: Props) {
 
 function Text({ outcome }: { outcome: Outcome | undefined }) {
   if (!outcome) return <p className="text-sm text-ink-soft">The answer appears here.</p>;
-  if (outcome.stage === "failed") {
-    return (
-      <p role="alert" className="flex gap-2 text-sm text-bad">
-        <OctagonAlert aria-hidden className="mt-0.5 size-4 shrink-0" /> {outcome.error}
-      </p>
-    );
-  }
   return (
     <>
       <p
@@ -68,6 +62,15 @@ function Text({ outcome }: { outcome: Outcome | undefined }) {
       {(outcome.stage === "waiting" || outcome.stage === "streaming") && (
         <Loader2 aria-label="Generating" className="mt-1 size-4 animate-spin text-ink-soft" />
       )}
+      {outcome.stage === "failed" && (
+        <div role="alert" className={cn("text-sm text-bad", outcome.text && "mt-2")}>
+          <p className="flex gap-2">
+            <OctagonAlert aria-hidden className="mt-0.5 size-4 shrink-0" />
+            {outcome.text ? `It broke off here: ${outcome.error}` : outcome.error}
+          </p>
+          {outcome.version !== null || outcome.text ? <Charged outcome={outcome} /> : null}
+        </div>
+      )}
       {outcome.stage === "stopped" && (
         <p className="mt-2 text-xs text-ink-soft">Stopped by you. What was generated is charged.</p>
       )}
@@ -78,15 +81,28 @@ function Text({ outcome }: { outcome: Outcome | undefined }) {
   );
 }
 
+const HINTS: Record<string, string> = {
+  "First token": "As this browser saw it, the network included.",
+  "Overall speed":
+    "Completion tokens over the whole request by the server's clock, queue and prompt included.",
+};
+
+function Charged({ outcome }: { outcome: Outcome }) {
+  return (
+    <p className="mt-1 pl-6 text-xs text-ink-soft">
+      {outcome.cost === null
+        ? "The engine's journal settles what it had counted by then; the charge will stand under Usage."
+        : `Charged: ${money(outcome.cost)}, for what the engine had counted by then.`}
+    </p>
+  );
+}
+
 function Facts({ outcome }: { outcome: Outcome }) {
   const { usage } = outcome;
-  const generating =
-    outcome.wholeS !== null && outcome.firstTokenS !== null ? outcome.wholeS - outcome.firstTokenS : null;
-  const speed = usage && generating && usage.completion > 1 ? (usage.completion - 1) / generating : null;
   const guessed = usage ? usage.accepted + usage.rejected : 0;
   const facts: [string, string][] = [
     ["First token", milliseconds(outcome.firstTokenS)],
-    ["Speed", speed ? `${count(Math.round(speed))} tok/s` : "–"],
+    ["Overall speed", outcome.speed ? `${count(Math.round(outcome.speed))} tok/s` : "–"],
     ["Prompt", usage ? count(usage.prompt) : "–"],
     ["Cached", usage ? percent(share(usage.cached, usage.prompt) ?? 0) : "–"],
     ["Completion", usage ? count(usage.completion) : "–"],
@@ -96,7 +112,7 @@ function Facts({ outcome }: { outcome: Outcome }) {
   return (
     <dl className="grid grid-cols-[repeat(auto-fit,minmax(5.5rem,1fr))] gap-x-4 gap-y-2 border-t border-line px-4 py-3">
       {facts.map(([label, value]) => (
-        <div key={label}>
+        <div key={label} title={HINTS[label]}>
           <dt className="text-xs text-ink-soft">{label}</dt>
           <dd className="text-sm font-medium tabular-nums">{value}</dd>
         </div>

@@ -8,7 +8,14 @@ import { ApiError } from "@/lib/api/errors";
 import mark from "../../mark.svg";
 import { signIn } from "./session";
 
-export function SignInPage({ next }: { next: string }) {
+interface Props {
+  /** Where to go on; without it, to whoever it is's own first page. */
+  next: string | undefined;
+  /** A session ended while its page was open. */
+  ended: boolean;
+}
+
+export function SignInPage({ next, ended }: Props) {
   const client = useQueryClient();
   const navigate = useNavigate();
   const [key, setKey] = useState("");
@@ -21,7 +28,7 @@ export function SignInPage({ next }: { next: string }) {
     setError(null);
     try {
       await signIn(client, how);
-      await navigate({ href: next, replace: true });
+      await navigate({ href: next ?? "/admin/", replace: true });
     } catch (failure) {
       setError(explain(failure, "link" in how));
       setBusy(false);
@@ -53,6 +60,12 @@ export function SignInPage({ next }: { next: string }) {
             <p className="text-sm text-ink-soft">Adapters, usage and keys of your tenant</p>
           </div>
         </div>
+        {ended && (
+          <p role="status" className="mb-4 rounded-lg bg-warn-wash px-3 py-2 text-sm text-warn">
+            Your session has ended: it ran out, or its key was revoked or its tenant suspended. Sign in to go
+            on where you were.
+          </p>
+        )}
         <form
           onSubmit={submit}
           noValidate

@@ -4,9 +4,19 @@ import type { paths } from "./schema";
 
 /** The session itself is in a cookie that scripts cannot read; this is what every change must prove. */
 let csrfToken = "";
+let onLost: (error: ApiError) => void = () => undefined;
 
 export function setCsrfToken(token: string): void {
   csrfToken = token;
+}
+
+export function hasCsrfToken(token: string): boolean {
+  return csrfToken === token;
+}
+
+/** Who hears that the session this page was made for is over, whichever call found it out. */
+export function whenSessionLost(listener: (error: ApiError) => void): void {
+  onLost = listener;
 }
 
 /** For the two requests that openapi-fetch cannot make: uploads with progress, and streams. */
@@ -35,7 +45,15 @@ export async function answer<T>(
     throw new ApiError(0, "unreachable", "The gateway does not answer.", null, null, []);
   }
   if (settled.error !== undefined || !settled.response.ok) {
-    throw problemOf(settled.response, settled.error);
+    throw refused(settled.response, settled.error);
   }
   return settled.data as T;
+}
+
+/** What a refusal says; those that end the session are told to whoever leaves the page for it. */
+export function refused(response: { status: number; url?: string }, body: unknown): ApiError {
+  const error = problemOf(response, body);
+  // Signing in and asking who is signed in answer 401 as well: their callers know what it means.
+  if (error.isSessionLost && !response.url?.includes("/browser-sessions")) onLost(error);
+  return error;
 }

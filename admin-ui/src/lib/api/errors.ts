@@ -22,6 +22,11 @@ export class ApiError extends Error {
     return this.status === 401;
   }
 
+  /** Ended, or another's by now: another tab of this browser signed in. */
+  get isSessionLost(): boolean {
+    return this.isSignedOut || this.code === "csrf_token_invalid";
+  }
+
   get isForbidden(): boolean {
     return this.status === 403 && this.code !== "csrf_token_invalid";
   }

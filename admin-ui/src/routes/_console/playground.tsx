@@ -1,12 +1,11 @@
 import { createFileRoute } from "@tanstack/react-router";
 import { PlaygroundPage } from "@/features/playground";
+import { MOST } from "@/features/playground/panes";
+import { texts } from "@/lib/search";
 
 export const Route = createFileRoute("/_console/playground")({
-  validateSearch: (search: Record<string, unknown>): { models?: string[] } => {
-    const models = Array.isArray(search.models)
-      ? search.models.filter((one): one is string => typeof one === "string" && one.length <= 200).slice(0, 4)
-      : [];
-    return models.length > 0 ? { models } : {};
-  },
+  validateSearch: (search: Record<string, unknown>): { models?: string[] } => ({
+    models: texts(search.models, MOST),
+  }),
   component: () => <PlaygroundPage chosen={Route.useSearch().models ?? []} />,
 });

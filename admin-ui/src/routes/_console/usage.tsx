@@ -1,18 +1,17 @@
 import { createFileRoute } from "@tanstack/react-router";
 import { UsagePage, type UsageSearch } from "@/features/usage";
-import { oneOf, present, text, whole } from "@/lib/search";
+import { day, moment, oneOf, text } from "@/lib/search";
 
 export const Route = createFileRoute("/_console/usage")({
-  validateSearch: (search: Record<string, unknown>): UsageSearch =>
-    present({
-      by: oneOf(search.by, ["adapter", "version", "key", "total"]),
-      measure: oneOf(search.measure, ["cost", "tokens"]),
-      range: oneOf(search.range, ["24h", "7d", "30d", "90d", "custom"]),
-      from: text(search.from, 10),
-      to: text(search.to, 10),
-      at: whole(search.at),
-      key: text(search.key, 64),
-      adapter: text(search.adapter, 64),
-    }),
+  validateSearch: (search: Record<string, unknown>): UsageSearch => ({
+    by: oneOf(search.by, ["adapter", "version", "key", "total"]),
+    measure: oneOf(search.measure, ["cost", "tokens"]),
+    range: oneOf(search.range, ["24h", "7d", "30d", "90d", "custom"]),
+    from: day(search.from),
+    to: day(search.to),
+    at: moment(search.at),
+    key: text(search.key, 64),
+    adapter: text(search.adapter, 64),
+  }),
   component: () => <UsagePage search={Route.useSearch()} />,
 });
