@@ -57,10 +57,6 @@ class TextModel:
         except ValueError as error:
             raise UnusableModel(f"the tokenizer's files are malformed: {error}") from error
 
-    @property
-    def has_template(self) -> bool:
-        return self._template is not None
-
     def encode(self, text: str) -> list[int]:
         """Ids of a plain prompt, with the beginning-of-text token if the tokenizer adds one. Control tokens spelled
         out in the text are ordinary text."""

@@ -100,9 +100,6 @@ class RadixTree:
         """Whether it is still a page of the tree."""
         return self._pages.get(node.page) is node
 
-    def root(self, namespace: bytes) -> Root | None:
-        return self._roots.get(namespace)
-
     def lock(self, node: Node) -> None:
         """Pin a path against eviction; every lock is undone by one unlock of the node it ended at."""
         at: Node | None = node
