@@ -6,13 +6,14 @@ from tenantry.platform.cli.output import show_json, show_table
 COLUMNS = (
     ("name", "engine"), ("role", "role"), ("state", "state"), ("open", "open"), ("running", "running"),
     ("waiting", "waiting"), ("pages.free", "pages free"), ("pages.cached", "cached"), ("pages.total", "of"),
-    ("resident", "adapters"), ("step_ms", "step ms"), ("handed", "handed over"), ("taken", "taken"),
-    ("rerouted", "rerouted"),
+    ("resident", "adapters"), ("step_ms", "step ms"), ("host_memory.stage", "memory"),
+    ("handed", "handed over"), ("taken", "taken"), ("rerouted", "rerouted"),
 )  # fmt: skip
 
 
 def engines(*, connection: Connection = LOCAL) -> None:
-    """Show every engine: role and state, queue, pages by kind, adapters and the mean length of a step.
+    """Show every engine: role and state, queue, pages by kind, adapters, the mean length of a step, and what it has
+    stepped back from for want of host memory.
 
     Example: tenantry engines
     """

@@ -55,6 +55,7 @@ export function Residency({ model, engines, held }: Props) {
         <Popover.Content
           align="start"
           sideOffset={4}
+          collisionPadding={16}
           aria-label={`${model} by engine`}
           className="z-50 max-h-80 w-80 max-w-[calc(100vw-2rem)] overflow-y-auto rounded-lg border border-line bg-surface p-3 shadow-float"
         >

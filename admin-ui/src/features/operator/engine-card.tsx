@@ -45,6 +45,23 @@ export function EngineCard({ engine }: { engine: EngineReport }) {
   );
 }
 
+/** Of the part of requests that another engine computes; nothing where each computes the whole. */
+function handOffsOf({ role, hand_offs }: EngineReport): [string, ReactNode][] {
+  const { sent = 0, taken = 0, late = 0, refused = 0, damaged = 0, no_room = 0, unsent = 0 } = hand_offs;
+  if (role === "prefill") {
+    return [
+      ["Prompts handed over", count(sent)],
+      ["Not handed over", count(unsent)],
+    ];
+  }
+  const computed = late + refused + damaged + no_room;
+  if (taken + computed === 0) return [];
+  return [
+    ["Prompts taken over", count(taken)],
+    ["Computed here instead", count(computed)],
+  ];
+}
+
 function factsOf(engine: EngineReport): [string, ReactNode][] {
   return [
     ["Running", count(engine.running)],
@@ -57,6 +74,7 @@ function factsOf(engine: EngineReport): [string, ReactNode][] {
     ["Put back for fairness", count(engine.yielded)],
     ["Refused as too late", count(engine.refused_early)],
     ["Rerouted", count(engine.rerouted)],
+    ...handOffsOf(engine),
     ["KV pages evicted", count(engine.pages_evicted)],
     ["Adapters evicted", count(engine.adapters_evicted)],
   ];

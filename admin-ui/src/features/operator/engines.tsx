@@ -72,7 +72,7 @@ function Whole({ all }: { all: OverviewView }) {
     ["First token p50", milliseconds(pace.first_token_p50)],
     ["First token p95", milliseconds(pace.first_token_p95)],
     ["Adapters", count(all.adapters)],
-    ["Resident versions", count(all.resident_versions)],
+    ["Versions on a device", count(all.resident_versions)],
     ["Requests, 24 h", count(day.requests)],
     ["Cost, 24 h", money(day.cost)],
     ["From the cache, 24 h", percent(share(day.cached_tokens, day.prompt_tokens))],

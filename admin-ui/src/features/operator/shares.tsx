@@ -9,7 +9,9 @@ const COLUMNS: ColumnDef<TenantShareView, unknown>[] = [
   {
     header: "Tenant",
     cell: ({ row }) => (
-      <span className="block min-w-32 font-medium [overflow-wrap:anywhere]">{row.original.tenant}</span>
+      <span className="block min-w-24 font-medium sm:min-w-32 [overflow-wrap:anywhere]">
+        {row.original.tenant}
+      </span>
     ),
   },
   { header: "Waiting", meta: { numeric: true }, cell: ({ row }) => count(row.original.waiting) },
