@@ -135,25 +135,58 @@ def select_ops(device: str, threads: int = 0) -> Ops:
     raise ValueError(f"device: no kernels for {device!r}")
 
 
-def warm_up(ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "native") -> None:
-    """Run every operation once on the smallest shapes, so that nothing is compiled (the first time ever, up to a
-    minute) or loaded from the compiler's cache (afterwards) while requests wait. weights, kv: dtypes to be used;
-    scheme: of the weights."""
+Told = Callable[[str, int, int], None]  # what is compiled now, how many are done, of how many
+
+
+def warm_up(
+    ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme = "native", told: Told | None = None
+) -> None:
+    """Run every operation once on the smallest shapes, so that nothing is compiled (the first time ever, half a
+    minute or, on a busy machine, several) or loaded from the compiler's cache (afterwards) while requests wait.
+    weights, kv: dtypes to be used; scheme: of the weights. told: before each operation, and when all are done."""
+    steps = _warming(ops, weights, kv, scheme)
+    for done, (name, run) in enumerate(steps):
+        if told is not None:
+            told(name, done, len(steps))
+        run()
+    if told is not None:
+        told("", len(steps), len(steps))
+
+
+def _warming(
+    ops: Ops, weights: torch.dtype, kv: torch.dtype, scheme: Scheme
+) -> list[tuple[str, Callable[[], object]]]:
+    """Each operation by its name, on its smallest shapes; each stands for itself, in any order."""
     device, kind = ops.device, torch.float32 if ops.device == "cpu" else weights
 
     def zeros(*shape: int, dtype: torch.dtype = kind) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
     pages = PageLayout(1, 32, 4, 0, kv).allocate(1, device)
-    ops.write_kv(zeros(2, 1, 32), zeros(2, 1, 32), pages, torch.arange(2, device=device))
-    ops.move_kv(pages, torch.ones((1, 1), dtype=torch.int64, device=device), zeros(1, 1, dtype=torch.int64))
-    ops.attention(zeros(2, 1, 32), pages, AttentionPlan.build([2], [2], [range(1)], 4, device), 1.0)
-    table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights, device)
-    module = SliceWeights(zeros(16, 32), zeros(64, 16), 16, 1.0)
-    table.set_slot(0, table.prepare({(0, "site", 0): module}))
+    slots, first = torch.arange(2, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    moved = torch.ones((1, 1), dtype=torch.int64, device=device)
     angle = zeros(1, 32, dtype=torch.float32)
-    ops.rotate_and_write(zeros(1, 96), angle, angle, pages, torch.zeros(1, dtype=torch.int64, device=device), None)
-    linear = ops.prepare_linear(zeros(64, 32, dtype=weights), None, scheme)
-    ops.silu_mul(ops.add_norm(zeros(1, 128), None, zeros(128, dtype=torch.float32), 1e-6))
-    ops.project(linear, zeros(1, 32), 0, "site", table.plan([0], [1]), table)
-    ops.sample(zeros(2, 64, dtype=torch.float32), [DrawSpec(), DrawSpec(top_k=2, logprobs=1)])
+
+    def project() -> None:
+        table = LoraTable(1, {"site": SiteShape(32, (64,))}, weights, device)
+        module = SliceWeights(zeros(16, 32), zeros(64, 16), 16, 1.0)
+        table.set_slot(0, table.prepare({(0, "site", 0): module}))
+        linear = ops.prepare_linear(zeros(64, 32, dtype=weights), None, scheme)
+        ops.project(linear, zeros(1, 32), 0, "site", table.plan([0], [1]), table)
+
+    return [
+        ("write_kv", lambda: ops.write_kv(zeros(2, 1, 32), zeros(2, 1, 32), pages, slots)),
+        ("move_kv", lambda: ops.move_kv(pages, moved, zeros(1, 1, dtype=torch.int64))),
+        (
+            "attention",
+            lambda: ops.attention(zeros(2, 1, 32), pages, AttentionPlan.build([2], [2], [range(1)], 4, device), 1.0),
+        ),
+        ("rotate_and_write", lambda: ops.rotate_and_write(zeros(1, 96), angle, angle, pages, first, None)),
+        ("add_norm", lambda: ops.add_norm(zeros(1, 128), None, zeros(128, dtype=torch.float32), 1e-6)),
+        ("silu_mul", lambda: ops.silu_mul(zeros(1, 128))),
+        ("linear and LoRA", project),
+        (
+            "sample",
+            lambda: ops.sample(zeros(2, 64, dtype=torch.float32), [DrawSpec(), DrawSpec(top_k=2, logprobs=1)]),
+        ),
+    ]

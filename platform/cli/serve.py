@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.status import Status
 
 from tenantry.platform.cli import demo as demos
 from tenantry.platform.cli.connection import OPERATOR_KEY_FILE
 from tenantry.platform.cli.console import sign_in_url
 from tenantry.platform.cli.model import choose_context, find_model
 from tenantry.platform.cli.output import err, fail, out
+from tenantry.platform.cli.progress import Progress
 from tenantry.platform.cli.rest import Rest, read_key
 from tenantry.platform.cli.stack import Stack, require_port
 from tenantry.platform.core import logging, settings
@@ -223,6 +223,7 @@ async def run(chosen: Settings, engine: EngineConfig, demo: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     with Progress() as progress:
+        beating = asyncio.create_task(progress.beat())
         stack = Stack(chosen, engine, progress.say)
         started = asyncio.create_task(_start(stack, demo))
         stopping = asyncio.create_task(stop.wait())
@@ -235,7 +236,8 @@ async def run(chosen: Settings, engine: EngineConfig, demo: bool) -> None:
                 await stop.wait()
         finally:
             started.cancel()
-            await asyncio.gather(started, return_exceptions=True)
+            beating.cancel()
+            await asyncio.gather(started, beating, return_exceptions=True)
             stop.clear()
             await _stop(stack, stop)
 
@@ -270,30 +272,3 @@ def announce(stack: Stack, demo: bool) -> None:
     if demo:
         demos.announce(stack.base_url, stack.settings.data_dir)
     out.print("\nready")
-
-
-class Progress:
-    """What is happening now: a moving line on a terminal, one line per step elsewhere."""
-
-    def __init__(self) -> None:
-        self._status: Status | None = err.status("") if err.is_terminal else None
-        self._last = ""
-
-    def __enter__(self) -> "Progress":
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def say(self, line: str) -> None:
-        if self._status is not None:
-            self._status.update(line)
-        elif line != self._last:
-            err.print(line, markup=False)
-        self._last = line
-
-    def end(self) -> None:
-        if self._status is not None:
-            self._status.stop()

@@ -4,7 +4,7 @@ Owns the base model, the KV pool and the resident adapters of one process. It mu
 text or why the plan is as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import msgspec
@@ -83,9 +83,7 @@ class ModelRunner:
         self._proposer = make_proposer(asked, self.decoder, self.adapters, layout, dtype, positions, progress, verify)
         if self._proposer is not None:
             self.decoder.taps = self._proposer.taps
-        if progress:
-            progress("kernels", 0, 1)
-        warm_up(ops, dtype, pages_dtype, config.weights)
+        warm_up(ops, dtype, pages_dtype, config.weights, _kernels(progress))
         self.tiers: LowerTiers | None = None
         if config.host_cache_bytes:
             drafts = self._proposer.pool if self._proposer is not None else None
@@ -174,3 +172,10 @@ def _share_cores(threads: int) -> None:
         torch.set_num_threads(1)
     elif threads:
         torch.set_num_threads(threads)
+
+
+def _kernels(progress: Progress | None) -> Callable[[str, int, int], None] | None:
+    """Tells each kernel by name: the first start on a machine compiles them, which takes longer than all else."""
+    if progress is None:
+        return None
+    return lambda name, done, total: progress(f"kernels ({name})" if name else "kernels", done, total)

@@ -42,6 +42,16 @@ def test_warming_up_runs_every_operation(ops, kv: torch.dtype):
     warm_up(ops, torch.bfloat16, kv)
 
 
+def test_warming_up_tells_what_it_is_at_and_how_much_is_left():
+    told = []
+    warm_up(select_ops("reference"), torch.float32, torch.int8, told=lambda *one: told.append(one))
+    names, done, totals = zip(*told, strict=True)
+    assert list(done) == list(range(len(told)))
+    assert set(totals) == {len(told) - 1}
+    assert {"attention", "linear and LoRA", "sample"} <= set(names)
+    assert names[-1] == ""
+
+
 @pytest.mark.skipif(not cpu_capability().numba, reason="numba is not installed")
 def test_nothing_is_compiled_after_warming_up(ops):
     """Other shapes, slices of larger tensors, one row or many: the same machine code."""
