@@ -138,6 +138,25 @@ def test_an_abort_at_any_moment_frees_both_sides(pair, make, turns):
     assert pair.p.left() == []
 
 
+@pytest.mark.parametrize("abort", [True, False], ids=["at once", "with what runs"])
+@pytest.mark.parametrize("what", ["tenant", "namespace"])
+def test_what_is_expected_ends_with_its_tenant_and_leaves_nothing_to_be_found(pair, make, what, abort):
+    submit = make("r", LONG)
+    pair.carries = False
+    pair.submit(submit)
+    while "r" not in pair.handed:
+        pair.turn()
+    if what == "tenant":
+        pair.d.engine.drop_tenant(submit.tenant, abort)
+    else:
+        pair.d.engine.drop_namespace(submit.namespace, abort)
+    pair.d.engine.take("r", pair.handed["r"].hand_off)
+    pair.run()
+    assert pair.told["r"] == [Finished("r", Usage(), "abort")]
+    assert not pair.d.cache.tree.match(submit.namespace, submit.prompt).pages, "found after its tenant was deleted"
+    pair.d.idle()
+
+
 def test_what_no_engine_would_run_is_refused_before_anything_is_computed(pair, make):
     refused = pair.d.engine.submit(msgspec.structs.replace(make("r", LONG, max_tokens=100), expect=True), 0.0)
     assert isinstance(refused, Refused)
