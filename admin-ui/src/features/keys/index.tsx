@@ -28,8 +28,8 @@ export function KeysPage() {
       {
         header: "Name",
         cell: ({ row: { original: key } }) => (
-          <div className="min-w-0">
-            <div className="flex items-center gap-2 font-medium [overflow-wrap:anywhere]">
+          <div className="min-w-32">
+            <div className="flex flex-wrap items-center gap-x-2 font-medium [overflow-wrap:anywhere]">
               {key.name} {key.person && <Chip>person</Chip>}
               {key.id === me.key && <Chip tone="accent">this session</Chip>}
             </div>
@@ -41,6 +41,7 @@ export function KeysPage() {
       { header: "May do", meta: { wideOnly: true }, cell: ({ row }) => row.original.scopes.join(", ") },
       {
         header: "Last used",
+        meta: { wideOnly: true },
         cell: ({ row }) => (
           <span title={dateTime(row.original.last_used_at)}>{ago(row.original.last_used_at)}</span>
         ),

@@ -36,7 +36,7 @@ export function TeamPage() {
       {
         header: "Person",
         cell: ({ row: { original: m } }) => (
-          <span className="flex flex-wrap items-center gap-2 font-medium [overflow-wrap:anywhere]">
+          <span className="flex min-w-24 flex-wrap items-center gap-2 font-medium [overflow-wrap:anywhere]">
             {m.name} {m.key === me.key && <Chip tone="accent">you</Chip>}
           </span>
         ),
@@ -44,6 +44,7 @@ export function TeamPage() {
       { header: "Role", cell: ({ row }) => roleLabel(row.original.role) },
       {
         header: "Last signed in",
+        meta: { wideOnly: true },
         cell: ({ row: { original: m } }) => (
           <span title={dateTime(m.last_signed_in_at)}>{ago(m.last_signed_in_at)}</span>
         ),
@@ -140,6 +141,12 @@ export function TeamPage() {
               </div>
             ))}
           </dl>
+          {gives.length < ROLES.length && (
+            <p className="mt-3 text-sm text-ink-soft">
+              Your key may {me.scopes.join(", ")}: it invites and makes links for nobody who may do more, and
+              removes nobody who may do all of that and more.
+            </p>
+          )}
         </Panel>
       </div>
       {inviting && <InviteDialog onClose={() => setInviting(false)} />}
