@@ -220,7 +220,7 @@ class Engine:
 
     def _start_expected(self, now: float) -> None:
         for ready in () if self._exchange is None else self._exchange.before(now, self._scheduler.running):
-            refused = self._scheduler.add(ready.submit, ready.footprint, now, ready.elsewhere)
+            refused = self._scheduler.add(ready.submit, ready.footprint, now, ready.elsewhere, now - ready.since)
             if refused is not None:
                 self._told.append(refused)
 

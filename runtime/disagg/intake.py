@@ -19,11 +19,13 @@ from tenantry.runtime.plan import Arrival
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """For the scheduler. elsewhere: tokens of the prompt that it will find, though they were computed for it."""
+    """For the scheduler. elsewhere: tokens of the prompt that it will find, though they were computed for it. since:
+    when it came."""
 
     submit: Submit
     footprint: Footprint
     elsewhere: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -218,4 +220,4 @@ class Intake:
         """The scheduler's turn. Its lease finds in the tree what was sealed just now."""
         self._expected.pop(one.submit.request_id)
         self._release(one, used=elsewhere > 0)
-        self._ready.append(Ready(one.submit, one.footprint, elsewhere))
+        self._ready.append(Ready(one.submit, one.footprint, elsewhere, one.since))

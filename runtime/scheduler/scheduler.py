@@ -82,16 +82,21 @@ class Scheduler:
 
     # Commands
 
-    def add(self, submit: Submit, footprint: Footprint, now: float, elsewhere: int = 0) -> Refused | None:
+    def add(
+        self, submit: Submit, footprint: Footprint, now: float, elsewhere: int = 0, waited: float = 0.0
+    ) -> Refused | None:
         """Queue a request, or answer why not. footprint: what its adapter occupies, NONE without one.
-        elsewhere: tokens of the prompt that another engine computed for this request."""
+        elsewhere: tokens of the prompt that another engine computed for this request. waited: seconds that this took,
+        which its deadline does not give again."""
         try:
             validate(submit, footprint.bytes, self._config, self._room, self._vocab_size)
             if submit.request_id in self._requests:
                 raise InvalidRequest("request_id", "a request of this id is running")
-            self._refuse_early(submit)
+            self._refuse_early(submit, waited)
             request = Request(submit, footprint, self._arrivals, now, self._end_tokens)
             request.elsewhere = elsewhere
+            if request.expires is not None:
+                request.expires -= waited
             self._claims.enter(request)
         except RuntimeRefusal as refusal:
             return Refused(submit.request_id, refusal.code, refusal.message, refusal.param, refusal.retry_ms)
@@ -101,7 +106,7 @@ class Scheduler:
         self._waiting.push(request)
         return None
 
-    def _refuse_early(self, submit: Submit) -> None:
+    def _refuse_early(self, submit: Submit, waited: float) -> None:
         """Raises QueueFull or ShareFull for what finds no room, or would not start before its deadline."""
         flow = self._ledger.tenants.flows.get(submit.tenant)
         try:
@@ -116,7 +121,7 @@ class Scheduler:
             (own, ShareFull, "your own queue"),
             (self._waiting.tenants, QueueFull, "the queue"),
         ):
-            late = self._expected(flow, others) - submit.deadline
+            late = self._expected(flow, others) - (submit.deadline - waited)
             if late > 0 and others:
                 self._totals.refused_early += 1
                 retry_s = self._forecast.retry(late, submit.request_id)

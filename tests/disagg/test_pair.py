@@ -107,6 +107,21 @@ def test_word_that_never_comes_is_waited_for_ten_seconds(pair, make, alone):
     assert pair.p.left() == []
 
 
+def test_a_deadline_counts_from_when_a_request_came_not_from_when_its_prompt_did(pair, make):
+    pair.carries = False
+    for name, deadline in (("late", 5.0), ("patient", 50.0)):
+        pair.submit(msgspec.structs.replace(make(name, f"{name}, {LONG}"), deadline=deadline))
+    while len(pair.handed) < 2:
+        pair.turn()
+    pair.now += 11.0  # nobody says that they are computed
+    pair.run()
+    [late] = pair.told["late"]
+    assert isinstance(late, Refused)
+    assert (late.code, late.param) == ("overloaded", "deadline")
+    assert isinstance(pair.told["patient"][-1], Finished)
+    pair.d.idle()
+
+
 def test_a_hand_over_that_nobody_fetches_is_forgotten(pair, make):
     """The gateway died: nobody releases it, and nobody aborts it here."""
     pair.carries = False

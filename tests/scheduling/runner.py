@@ -106,7 +106,7 @@ class FakeRunner:
             client.first_start = start
             client.started = True
             deadline = client.submit.deadline
-            assert not deadline or self.now < client.submitted + deadline, "11: an expired request is prefilled"
+            assert not deadline or self.now < client.came + deadline + 1e-9, "11: an expired request is prefilled"
             self.seen["hit" if start else "miss"] += 1
         poisoned = False
         for index in range(-(-reach // size)):

@@ -139,6 +139,7 @@ class Simulator:
         hashes = [hashes[1:] for _ in range(n)]
         nothing = [None] * n
         client = Client(submit, tenant, adapter, start, [[] for _ in range(n)], hashes, nothing, nothing[:])
+        client.came = self.now
         self.clients[name] = self.live[name] = client
         self.gone.discard(submit.namespace)
         if hand_off:
@@ -162,7 +163,9 @@ class Simulator:
         ]  # not ended untold
         waiting = [c for c in open_ones if not c.started]
         own = sum(c.tenant == client.tenant for c in waiting)
-        refused = self.scheduler.add(client.submit, self.footprint(client.adapter), self.now, client.elsewhere)
+        refused = self.scheduler.add(
+            client.submit, self.footprint(client.adapter), self.now, client.elsewhere, self.now - client.came
+        )
         if refused is not None:
             self.refused(refused, own, len(waiting))
             if self.elsewhere.jobs.pop(refused.request_id, None) is not None:

@@ -247,6 +247,7 @@ class Client:
     accepted: int = 0
     expected: bool = False  # another engine computes its prompt
     elsewhere: int = 0  # tokens of its prompt that one has computed
+    came: float = 0.0
     submitted: float = 0.0  # to the scheduler
     started: bool = False
 
