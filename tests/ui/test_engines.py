@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.ui.stage import ROOT, chromium, served
+from tests.ui.visitor import LANDED
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `ui` is not installed")
 expect = playwright.expect
@@ -54,7 +55,7 @@ def visit(stage, chrome):
         page.goto("/admin/sign-in")
         page.get_by_label("API key").fill(stage.keys[who])
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url("**/admin/overview")
+        page.wait_for_url(LANDED)
         return page
 
     yield signed_in
