@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     """Answer to acquire. HELD, LOADING and WAIT register the owner, who must release; the others do not.
 
     HELD: resident, use it. LOADING: on its way. WAIT: queued, and started by itself once bytes are free.
-    CANNOT_FIT: larger than what adapters are sure to get. RETIRED: dropped, and still draining.
+    CANNOT_FIT: larger than what adapters are sure to get, less what is pinned. RETIRED: dropped, and still draining.
     """
 
     HELD = "held"
@@ -56,6 +56,7 @@ class _Entry:
     gap: float = 0.0
     loaded: bool = False
     retired: bool = False
+    pinned: bool = False
     owners: set[str] = field(default_factory=set)
 
     def use(self, now: int) -> None:
@@ -123,7 +124,7 @@ class Residency:
             self._leave_queue(digest, owner)  # it may have waited while this adapter yielded to another waiter
             self._entries.move_to_end(digest)
             return Outcome.HELD if entry.loaded else Outcome.LOADING
-        if not self._room.fits(footprint, (), at_worst=True):
+        if not self._room.fits(footprint, self._pinned(besides=digest), at_worst=True):
             return Outcome.CANNOT_FIT
         waiter = self._queue.setdefault(digest, _Waiter(footprint))
         if owner in waiter.owners:
@@ -149,7 +150,7 @@ class Residency:
             return Outcome.RETIRED
         if entry is not None:
             return Outcome.HELD if entry.loaded else Outcome.LOADING
-        if not self._room.fits(footprint, (), at_worst=True):
+        if not self._room.fits(footprint, self._pinned(), at_worst=True):
             return Outcome.CANNOT_FIT
         if self._queue or self._room.busy or not self._fits(footprint):
             return Outcome.WAIT
@@ -203,7 +204,7 @@ class Residency:
         self._failures.pop(digest, None)
         entry = self._entries.get(digest)
         if entry is not None:
-            entry.retired = True
+            entry.retired, entry.pinned = True, False
             if digest in self._loads and not entry.owners:
                 self._loads.remove(digest)
                 self._forget(digest)
@@ -211,6 +212,26 @@ class Residency:
                 self._evict(digest)
         self.serve()
         return frozenset(waiter.owners if waiter else ())
+
+    def pin(self, digest: bytes) -> bool:
+        """Exempt a loading or resident adapter from eviction. False if it is neither, or a waiter needs its bytes."""
+        entry = self._entries.get(digest)
+        if entry is None or entry.retired:
+            return False
+        pinned = [*self._pinned(besides=digest), digest]
+        waiting = [w.footprint for d, w in self._queue.items() if d != digest]
+        if not all(self._room.fits(footprint, pinned, at_worst=True) for footprint in waiting):
+            return False
+        entry.pinned = True
+        self._yielding.discard(digest)
+        self.serve()
+        return True
+
+    def unpin(self, digest: bytes) -> None:
+        entry = self._entries.get(digest)
+        if entry is not None:
+            entry.pinned = False
+        self.serve()
 
     def serve(self) -> None:
         """Give to waiters, first come first served, whatever can be given now; then see who must yield.
@@ -281,6 +302,7 @@ class Residency:
         assert all(d in self._entries and not self._entries[d].loaded for d in self._loads), "load of a resident"
         assert len(set(self._loads)) == len(self._loads), "loaded twice"
         assert self._entries.keys() & self._evictions.keys() <= set(self._loads), "evicted but here"
+        assert not any(e.pinned and e.retired for e in self._entries.values()), "pinned and retired"
         assert self._yielding <= self._entries.keys(), "yielding but absent"
         assert all(w.owners for w in self._queue.values()), "waiter without owner"
         for digest, waiter in self._queue.items():
@@ -314,16 +336,19 @@ class Residency:
         entry, waiter = self._entries.get(digest), self._queue.get(digest)
         return (entry.owners if entry else set()) | (waiter.owners if waiter else set())
 
+    def _pinned(self, besides: bytes | None = None) -> list[bytes]:
+        return [d for d, e in self._entries.items() if e.pinned and d != besides]
+
     def _staying(self) -> list[bytes]:
         """Those that are neither on their way out nor to give way to the first in line."""
         return [d for d, e in self._entries.items() if not e.retired and d not in self._yielding]
 
     def _idle(self) -> list[bytes]:
-        return [d for d, e in self._entries.items() if e.loaded and not e.owners]
+        return [d for d, e in self._entries.items() if e.loaded and not e.owners and not e.pinned]
 
     def _fits(self, footprint: Footprint) -> bool:
         """Whether it could be placed now, with nobody idle left."""
-        busy = [d for d, e in self._entries.items() if e.owners or not e.loaded]
+        busy = [d for d, e in self._entries.items() if e.owners or e.pinned or not e.loaded]
         return self._room.fits(footprint, busy)
 
     def _choose_yielding(self) -> None:
@@ -334,7 +359,7 @@ class Residency:
         footprint = next(iter(self._queue.values())).footprint
         staying = self._staying()
         idle = self._idle()
-        busy = [d for d, e in self._entries.items() if not e.retired and d not in idle]
+        busy = [d for d, e in self._entries.items() if not e.pinned and not e.retired and d not in idle]
         for digest in (*idle, *busy):
             if self._room.fits(footprint, staying):
                 break

@@ -26,6 +26,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         self.device: dict[bytes, int] = {}
         self.arriving: set[bytes] = set()
         self.retired: set[bytes] = set()
+        self.pinned: set[bytes] = set()
 
     def apply_actions(self) -> None:
         """What a runner does with a plan: evictions, then loads, each checked against the whole device."""
@@ -34,6 +35,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         for digest in evictions:
             del self.device[digest]
             assert not self.held(digest), "evicted while in use"
+            assert digest not in self.pinned
             self.retired.discard(digest)
         for digest in loads:
             assert digest not in self.device
@@ -54,7 +56,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         match outcome:
             case Outcome.CANNOT_FIT:
                 assert not known
-                assert SIZES[digest] > LIMIT
+                assert SIZES[digest] > LIMIT - sum(SIZES[d] for d in self.pinned)
             case Outcome.RETIRED:
                 assert not known
                 assert digest in self.retired
@@ -93,6 +95,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         assert self.residency.failed(digest) == self.interest[digest]
         self.interest[digest].clear()
         self.retired.discard(digest)
+        self.pinned.discard(digest)
         self.apply_actions()
 
     @rule(digest=DIGESTS)
@@ -100,6 +103,7 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         refused = self.residency.drop(digest)
         assert refused <= self.interest[digest]
         self.interest[digest] -= refused
+        self.pinned.discard(digest)
         if self.residency.state(digest) is State.DRAINING:
             self.retired.add(digest)
         self.apply_actions()
@@ -125,6 +129,18 @@ class AgainstANaiveModel(RuleBasedStateMachine):
         users = {o.digest: o.users for o in self.residency.occupants()}
         assert all(users.get(d, 0) == len(owners) for d, owners in self.interest.items())
 
+    @rule(digest=DIGESTS)
+    def pin(self, digest: bytes) -> None:
+        if self.residency.pin(digest):
+            self.pinned.add(digest)
+        self.apply_actions()
+
+    @rule(digest=DIGESTS)
+    def unpin(self, digest: bytes) -> None:
+        self.residency.unpin(digest)
+        self.pinned.discard(digest)
+        self.apply_actions()
+
     @invariant()
     def holds(self) -> None:
         self.residency.check()
@@ -134,6 +150,8 @@ class AgainstANaiveModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Liveness: let every load end and every running request finish; then all who waited have been served."""
+        for digest in SIZES:
+            self.unpin(digest)
         for _ in range(200):
             self.apply_actions()
             for digest in sorted(self.arriving):
@@ -253,6 +271,14 @@ def test_a_failed_load_names_whom_to_refuse_and_may_be_tried_again():
     assert residency.state(A60) is State.FAILED
     assert residency.used == 0
     assert residency.acquire(A60, PLACES[A60], "s") is Outcome.LOADING
+
+
+def test_a_pinned_adapter_stays():
+    residency = resident(A60)
+    assert residency.pin(A60)
+    assert residency.acquire(A45, PLACES[A45], "r") is Outcome.CANNOT_FIT
+    residency.unpin(A60)
+    assert residency.acquire(A45, PLACES[A45], "r") is Outcome.LOADING
 
 
 def test_breaking_the_protocol_is_an_error():
