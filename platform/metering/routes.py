@@ -31,6 +31,10 @@ TenantId = Annotated[str, Parameter(max_length=64, description="ten_ and 32 hex 
 KeyFilter = Annotated[str | None, Parameter(query="key", max_length=64)]
 BaseId = Annotated[str, Parameter(max_length=64, description="base_ and 32 hex digits, as /v1/models tells")]
 AdapterFilter = Annotated[str | None, Parameter(query="adapter", max_length=64)]
+VersionFilter = Annotated[str | None, Parameter(query="version", max_length=64)]
+BaseFilter = Annotated[
+    str | None, Parameter(query="base", max_length=200, description="A base model's name: requests of no adapter.")
+]
 
 
 @get("/usage", opt=under(tenant("manage")))
@@ -65,6 +69,8 @@ async def list_events(
     after: After = None,
     key: KeyFilter = None,
     adapter: AdapterFilter = None,
+    version: VersionFilter = None,
+    base: BaseFilter = None,
     start: From = None,
     end: To = None,
 ) -> schemas.UsageEventPage:
@@ -72,7 +78,10 @@ async def list_events(
     begin = cursor("request", after)
     window = usage.Window(start, end, _filter("key", key), _filter("adapter", adapter))
     async with database.tenant(principal.tenant_id) as connection:
-        found = await usage.list_events(connection, principal.tenant_id, limit + 1, begin, window)
+        found = await usage.list_events(
+            connection, principal.tenant_id, limit + 1, begin, window,
+            version_id=_filter("version", version), base=base,
+        )  # fmt: skip
     rows, more = cut(found, limit)
     data = [schemas.UsageEventView.of(row) for row in rows]
     return schemas.UsageEventPage(data=data, has_more=more, next=data[-1].request_id if more else None)

@@ -56,6 +56,8 @@ class UsageReport(Page, frozen=True, kw_only=True):
 
 
 class UsageEventView(msgspec.Struct, frozen=True):
+    """model: what was asked for. key_name, adapter_name and version_number are those of the ids."""
+
     request_id: str
     key: str
     adapter: str | None
@@ -71,6 +73,9 @@ class UsageEventView(msgspec.Struct, frozen=True):
     outcome: str
     admitted_at: datetime
     occurred_at: datetime
+    key_name: str | None
+    adapter_name: str | None
+    version_number: int | None
     object: Literal["usage_event"] = "usage_event"
 
     @classmethod
@@ -91,6 +96,9 @@ class UsageEventView(msgspec.Struct, frozen=True):
             outcome=event.outcome,
             admitted_at=event.admitted_at,
             occurred_at=event.occurred_at,
+            key_name=event.key_name,
+            adapter_name=event.adapter_name,
+            version_number=event.version_number,
         )
 
 

@@ -48,14 +48,34 @@ _STATEMENTS: Final = {
     )
     for by, group in _GROUPS.items()
 }
-_EVENTS: Final = """
-SELECT * FROM usage_event WHERE tenant_id = $1
-  AND ($2::uuid IS NULL OR (occurred_at, request_id) <
-       (SELECT x.occurred_at, x.request_id FROM usage_event x WHERE x.tenant_id = $1 AND x.request_id = $2))
-  AND ($4::uuid IS NULL OR key_id = $4) AND ($5::uuid IS NULL OR adapter_id = $5)
-  AND ($6::timestamptz IS NULL OR occurred_at >= $6) AND ($7::timestamptz IS NULL OR occurred_at < $7)
-ORDER BY occurred_at DESC, request_id DESC LIMIT $3
+# Only what is asked for is in the statement, so that it is planned for that; $1 is the tenant, $2 the limit.
+_NARROWED: Final = {
+    "after": "(occurred_at, request_id) < (SELECT x.occurred_at, x.request_id FROM usage_event x "
+    "WHERE x.tenant_id = $1 AND x.request_id = {})",
+    "key": "key_id = {}",
+    "adapter": "adapter_id = {}",
+    "version": "adapter_version_id = {}",
+    "base": "adapter_id IS NULL AND base_model_id = (SELECT id FROM base_model WHERE name = {})",
+    "start": "occurred_at >= {}",
+    "end": "occurred_at < {}",
+}
+_EVENT: Final = """
+SELECT u.*, k.name AS key_name, a.name AS adapter_name, v.number AS version_number FROM ({events}) u
+LEFT JOIN api_key k ON k.tenant_id = u.tenant_id AND k.id = u.key_id
+LEFT JOIN adapter a ON a.tenant_id = u.tenant_id AND a.id = u.adapter_id
+LEFT JOIN adapter_version v ON v.tenant_id = u.tenant_id AND v.id = u.adapter_version_id
+ORDER BY u.occurred_at DESC, u.request_id DESC
 """
+_ONE_EVENT: Final = _EVENT.format(events="SELECT * FROM usage_event WHERE tenant_id = $1 AND request_id = $2")
+
+
+def events_statement(*narrowed: str) -> str:
+    """By which of after, key, adapter, version, base, start and end, in the order of its parameters from $3 on."""
+    conditions = "".join(f" AND {_NARROWED[one].format(f'${n}')}" for n, one in enumerate(narrowed, 3))
+    return _EVENT.format(
+        events=f"SELECT * FROM usage_event WHERE tenant_id = $1{conditions} "  # noqa: S608 - literals
+        "ORDER BY occurred_at DESC, request_id DESC LIMIT $2"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +148,9 @@ class UsageEvent:
     price_id: UUID
     admitted_at: datetime
     occurred_at: datetime
+    key_name: str | None
+    adapter_name: str | None
+    version_number: int | None
 
 
 async def summarize(
@@ -154,20 +177,27 @@ async def list_events(
     limit: int = 100,
     after: UUID | None = None,
     window: Window | None = None,
+    *,
+    version_id: UUID | None = None,
+    base: str | None = None,
 ) -> list[UsageEvent]:
-    """Newest first. after: the last request id of the page before; an unknown one ends the list."""
+    """Newest first. after: the last request id of the page before; an unknown one ends the list. base: the name of a
+    base model, for its own requests, without an adapter."""
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidInput(f"limit must be from 1 to {MAX_PAGE}.", param="limit")
     w = window or Window()
-    rows = await connection.fetch(_EVENTS, tenant_id, after, limit, w.key_id, w.adapter_id, w.start, w.end)
+    by = {
+        "after": after, "key": w.key_id, "adapter": w.adapter_id, "version": version_id, "base": base,
+        "start": w.start, "end": w.end,
+    }  # fmt: skip
+    asked = {name: value for name, value in by.items() if value is not None}
+    rows = await connection.fetch(events_statement(*asked), tenant_id, limit, *asked.values())
     return [_event(row) for row in rows]
 
 
 async def event(connection: Connection, tenant_id: UUID, request_id: UUID) -> UsageEvent | None:
     """None until the request is settled."""
-    row = await connection.fetchrow(
-        "SELECT * FROM usage_event WHERE tenant_id = $1 AND request_id = $2", tenant_id, request_id
-    )
+    row = await connection.fetchrow(_ONE_EVENT, tenant_id, request_id)
     return _event(row) if row else None
 
 

@@ -1,6 +1,7 @@
 import { useNavigate } from "@tanstack/react-router";
 import { View } from "@/components/ui/states";
 import { StackedChart } from "@/features/usage/chart";
+import { drilled } from "@/features/usage/drill";
 import { useSeries } from "@/features/usage/usage";
 
 export default function DayChart() {
@@ -14,8 +15,8 @@ export default function DayChart() {
           measure="cost"
           caption="Cost by adapter over the last 24 hours"
           compact
-          onPick={(at, adapter) =>
-            void navigate({ to: "/usage", search: { range: "24h", at, ...(adapter ? { adapter } : {}) } })
+          onPick={(at, group) =>
+            void navigate({ to: "/usage", search: { range: "24h", at, ...drilled("adapter", group) } })
           }
         />
       )}

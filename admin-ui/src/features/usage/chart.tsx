@@ -1,8 +1,20 @@
-import { useMemo, useState } from "react";
-import { Bar, BarChart, CartesianGrid, ResponsiveContainer, Tooltip, XAxis, YAxis } from "recharts";
+import { type KeyboardEvent, useMemo, useState } from "react";
+import {
+  Bar,
+  BarChart,
+  CartesianGrid,
+  ReferenceLine,
+  ResponsiveContainer,
+  Tooltip,
+  XAxis,
+  YAxis,
+} from "recharts";
 import { Button } from "@/components/ui/button";
-import { count, money, shortTime } from "@/lib/format";
-import { type Measure, type Stack, stackOf } from "./stack";
+import { count, money } from "@/lib/format";
+import { type Cursor, moved, pointed } from "./cursor";
+import { bucketName, bucketTick } from "./ranges";
+import { type Measure, type Pick, stackOf } from "./stack";
+import { Twin } from "./twin";
 import type { Series } from "./usage";
 
 const COLOURS = Array.from({ length: 8 }, (_, i) => `var(--chart-${i + 1})`);
@@ -12,19 +24,29 @@ interface Props {
   measure: Measure;
   caption: string;
   compact?: boolean;
-  onPick?: (at: number, group: string | null) => void;
+  onPick?: Pick;
 }
 
-/** Stacked bars, and the same as a table; the legend names what the colours mean. */
+/** Stacked bars, and the same as a table; the legend names what the colours mean. Bars are picked by keys, too. */
 export function StackedChart({ series, measure, caption, compact = false, onPick }: Props) {
   const [asTable, setAsTable] = useState(false);
   const stack = useMemo(() => stackOf(series.data, series.span, measure), [series, measure]);
+  const bucket = series.span.bucket;
+  const [cursor, setCursor] = useState<Cursor | null>(null);
+  const at = pointed(stack, cursor);
   const show = (value: number) => (measure === "cost" ? money(String(value)) : count(value));
   if (stack.groups.length === 0) {
     return <p className="py-10 text-center text-sm text-ink-soft">No usage in this time.</p>;
   }
   const colour = (index: number, rest: boolean) =>
     rest ? "var(--chart-rest)" : (COLOURS[index % COLOURS.length] ?? "var(--chart-1)");
+  function onKeyDown(event: KeyboardEvent) {
+    const next = moved(stack, cursor, event.key);
+    if (next) setCursor(next);
+    else if (at && onPick && event.key === "Enter") onPick(at.row.at, at.group);
+    else return;
+    event.preventDefault();
+  }
   return (
     <div>
       <div className="mb-2 flex flex-wrap items-start justify-between gap-2">
@@ -46,15 +68,24 @@ export function StackedChart({ series, measure, caption, compact = false, onPick
         </Button>
       </div>
       {asTable ? (
-        <Twin stack={stack} caption={caption} show={show} onPick={onPick} />
+        <Twin stack={stack} bucket={bucket} caption={caption} show={show} onPick={onPick} />
       ) : (
-        <figure aria-label={`${caption}. The same numbers are in the table.`}>
+        <figure
+          aria-label={`${caption}. Arrow keys go from bar to bar${onPick ? ", Enter shows the requests in one" : ""}. The same numbers are in the table.`}
+          onKeyDown={onKeyDown}
+          onBlur={() => setCursor(null)}
+          {...FOCUSABLE}
+        >
           <ResponsiveContainer width="100%" height={compact ? 220 : 300}>
-            <BarChart data={stack.rows} margin={{ top: 4, right: 4, bottom: 0, left: 0 }} accessibilityLayer>
+            <BarChart
+              data={stack.rows}
+              margin={{ top: 4, right: 4, bottom: 0, left: 0 }}
+              accessibilityLayer={false}
+            >
               <CartesianGrid vertical={false} stroke="var(--line)" />
               <XAxis
                 dataKey="at"
-                tickFormatter={(at: number) => shortTime(at)}
+                tickFormatter={(at: number) => bucketTick(at, bucket)}
                 minTickGap={48}
                 tickLine={false}
                 axisLine={false}
@@ -73,7 +104,7 @@ export function StackedChart({ series, measure, caption, compact = false, onPick
                 content={({ active, payload, label }) =>
                   active && payload?.length ? (
                     <div className="rounded-lg border border-line bg-surface px-3 py-2 text-xs shadow-float">
-                      <p className="mb-1 font-medium">{shortTime(Number(label))}</p>
+                      <p className="mb-1 font-medium">{bucketName(Number(label), bucket)}</p>
                       {payload
                         .filter((part) => Number(part.value) > 0)
                         .map((part) => (
@@ -89,6 +120,7 @@ export function StackedChart({ series, measure, caption, compact = false, onPick
                   ) : null
                 }
               />
+              {at && <ReferenceLine x={at.row.at} stroke="var(--accent)" strokeWidth={2} />}
               {stack.groups.map((group, i) => (
                 <Bar
                   key={group.key}
@@ -99,67 +131,19 @@ export function StackedChart({ series, measure, caption, compact = false, onPick
                   isAnimationActive={false}
                   maxBarSize={42}
                   className={onPick ? "cursor-pointer" : undefined}
-                  onClick={(bar) => onPick?.((bar.payload as { at: number }).at, group.id)}
+                  onClick={(bar) => onPick?.((bar.payload as { at: number }).at, group)}
                 />
               ))}
             </BarChart>
           </ResponsiveContainer>
+          <p role="status" className="min-h-4 text-xs text-ink-soft">
+            {at && `${bucketName(at.row.at, bucket)}: ${at.group.label} ${show(at.row[at.group.key] ?? 0)}`}
+          </p>
         </figure>
       )}
     </div>
   );
 }
 
-interface TwinProps {
-  stack: Stack;
-  caption: string;
-  show: (value: number) => string;
-  onPick?: (at: number, group: string | null) => void;
-}
-
-function Twin({ stack, caption, show, onPick }: TwinProps) {
-  const rows = stack.rows.filter((row) => stack.groups.some((group) => (row[group.key] ?? 0) > 0));
-  return (
-    <section aria-label={caption} className="max-h-80 overflow-auto" {...{ tabIndex: 0 }}>
-      <table className="w-full text-sm">
-        <caption className="sr-only">{caption}</caption>
-        <thead className="sticky top-0 bg-surface">
-          <tr className="border-b border-line text-xs text-ink-soft">
-            <th scope="col" className="px-2 py-1.5 text-left font-medium">
-              Time
-            </th>
-            {stack.groups.map((group) => (
-              <th key={group.key} scope="col" className="px-2 py-1.5 text-right font-medium">
-                {group.label}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((row) => (
-            <tr key={row.at} className="border-b border-line last:border-b-0">
-              <th scope="row" className="px-2 py-1.5 text-left font-normal whitespace-nowrap">
-                {onPick ? (
-                  <button
-                    type="button"
-                    className="text-accent underline underline-offset-2"
-                    onClick={() => onPick(row.at, null)}
-                  >
-                    {shortTime(row.at)}
-                  </button>
-                ) : (
-                  shortTime(row.at)
-                )}
-              </th>
-              {stack.groups.map((group) => (
-                <td key={group.key} className="px-2 py-1.5 text-right">
-                  {show(row[group.key] ?? 0)}
-                </td>
-              ))}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </section>
-  );
-}
+// The chart answers to arrow keys, so the keyboard must reach it.
+const FOCUSABLE = { tabIndex: 0 };

@@ -11,7 +11,7 @@ import { useToast } from "@/components/ui/toast";
 import type { UsageEventView } from "@/lib/api/schema";
 import { csv, download } from "@/lib/csv";
 import { brief, count, dateTime, inCurrency, milliseconds, money } from "@/lib/format";
-import { allEvents, type EventsAsked, useEvents } from "./usage";
+import { allEvents, type EventsAsked, type useEvents } from "./usage";
 
 const COLUMNS: ColumnDef<UsageEventView, unknown>[] = [
   {
@@ -61,6 +61,7 @@ const CSV_FIELDS = [
   "adapter",
   "version",
   "key",
+  "key_name",
   "outcome",
   "prompt_tokens",
   "cached_tokens",
@@ -71,8 +72,12 @@ const CSV_FIELDS = [
   "cost",
 ] as const satisfies readonly (keyof UsageEventView)[];
 
-export function Events({ asked }: { asked: EventsAsked }) {
-  const query = useEvents(asked);
+interface Props {
+  asked: EventsAsked;
+  query: ReturnType<typeof useEvents>;
+}
+
+export function Events({ asked, query }: Props) {
   const toast = useToast();
   const [busy, setBusy] = useState(false);
 

@@ -8,12 +8,13 @@ import { Segments } from "@/components/ui/segments";
 import { Select } from "@/components/ui/select";
 import { View } from "@/components/ui/states";
 import { useLive } from "@/hooks/use-live";
-import { count, money, percent, share, shortTime } from "@/lib/format";
+import { brief, count, money, percent, share } from "@/lib/format";
 import { StackedChart } from "./chart";
+import { drilled, namesOf } from "./drill";
 import { Events } from "./events";
-import { bucketEnd, type Dates, type Range, spanOf } from "./ranges";
+import { bucketEnd, bucketName, type Dates, type Range, spanOf } from "./ranges";
 import type { Measure } from "./stack";
-import { type By, type Series, useSeries } from "./usage";
+import { type By, type Series, useEvents, useSeries } from "./usage";
 
 /** All of it is in the URL: a link shows the same to whoever may see it. */
 export interface UsageSearch extends Dates {
@@ -23,6 +24,9 @@ export interface UsageSearch extends Dates {
   at?: number;
   key?: string;
   adapter?: string;
+  version?: string;
+  /** A base model's name: what was asked of it alone. */
+  base?: string;
 }
 
 const BYS = [
@@ -39,23 +43,21 @@ const MEASURES = [
 export function UsagePage({ search }: { search: UsageSearch }) {
   const navigate = useNavigate();
   useLive();
-  const { by = "adapter", measure = "cost", range = "24h", from, to, at, key, adapter } = search;
+  const { by = "adapter", measure = "cost", range = "24h", from, to, at } = search;
+  const { key, adapter, version, base } = search;
   const series = useSeries({ by, measure, range, from, to, key, adapter });
   const set = (change: Partial<UsageSearch>) =>
-    void navigate({ to: "/usage", search: { ...search, ...change }, replace: true });
-
-  function pick(start: number, group: string | null) {
-    const drill: Partial<UsageSearch> = { at: start };
-    if (group && by === "key") drill.key = group;
-    if (group && by === "adapter") drill.adapter = group;
-    set(drill);
-  }
+    void navigate({ to: "/usage", search: { ...search, ...change } });
 
   const span = spanOf(range, { from, to });
   const window = at
     ? { from: new Date(at).toISOString(), to: new Date(bucketEnd(at, span.bucket)).toISOString() }
     : { from: span.from, to: span.to };
-  const narrowed = at !== undefined || key !== undefined || adapter !== undefined;
+  const asked = { ...window, key, adapter, version, base };
+  const events = useEvents(asked);
+  const names = namesOf(series.data?.data ?? [], events.data ?? []);
+  const filters = { adapter, version, base, key };
+  const narrowed = at !== undefined || Object.values(filters).some((value) => value !== undefined);
   return (
     <>
       <PageHeader
@@ -82,36 +84,46 @@ export function UsagePage({ search }: { search: UsageSearch }) {
         <Panel title={measure === "cost" ? "Cost over time" : "Tokens over time"}>
           <View query={series} rows={7}>
             {(data) => (
-              <>
+              <div
+                aria-busy={series.isPlaceholderData}
+                className={series.isPlaceholderData ? "pointer-events-none opacity-50" : undefined}
+              >
+                <p role="status" className="sr-only">
+                  {series.isPlaceholderData ? "Loading…" : ""}
+                </p>
                 <Sums series={data} />
                 <StackedChart
                   series={data}
                   measure={measure}
-                  caption={`Usage ${by === "total" ? "in total" : `by ${by}`}`}
-                  onPick={pick}
+                  caption={`Usage ${data.group_by === "total" ? "in total" : `by ${data.group_by}`}`}
+                  onPick={(start, group) => set({ at: start, ...drilled(data.group_by, group) })}
                 />
-              </>
+              </div>
             )}
           </View>
         </Panel>
         {narrowed && (
           <div className="flex flex-wrap items-center gap-2 text-sm">
             <span className="text-ink-soft">Only</span>
-            {at !== undefined && <Filter label={shortTime(at)} onClear={() => set({ at: undefined })} />}
-            {adapter && (
-              <Filter label={nameIn(series.data, adapter)} onClear={() => set({ adapter: undefined })} />
+            {at !== undefined && (
+              <Filter label={bucketName(at, span.bucket)} onClear={() => set({ at: undefined })} />
             )}
-            {key && <Filter label={nameIn(series.data, key)} onClear={() => set({ key: undefined })} />}
+            {Object.entries(filters).map(
+              ([filter, value]) =>
+                value !== undefined && (
+                  <Filter
+                    key={filter}
+                    label={filter === "base" ? `${value} alone` : (names.get(value) ?? brief(value))}
+                    onClear={() => set({ [filter]: undefined })}
+                  />
+                ),
+            )}
           </div>
         )}
-        <Events asked={{ ...window, key, adapter }} />
+        <Events asked={asked} query={events} />
       </div>
     </>
   );
-}
-
-function nameIn(series: Series | undefined, id: string): string {
-  return series?.data.find((point) => point.id === id)?.label ?? id;
 }
 
 function Filter({ label, onClear }: { label: string; onClear: () => void }) {

@@ -1,3 +1,5 @@
+import { shortTime } from "@/lib/format";
+
 /** Time ranges that people pick. A range ends now, on the hour after, so that one hour asks one question. */
 export const RANGES = [
   { value: "24h", label: "24 hours", hours: 24, bucket: "hour" },
@@ -8,7 +10,7 @@ export const RANGES = [
 
 type Preset = (typeof RANGES)[number]["value"];
 export type Range = Preset | "custom";
-type Bucket = (typeof RANGES)[number]["bucket"];
+export type Bucket = (typeof RANGES)[number]["bucket"];
 
 /** Whole days in UTC, as the rollups have them, both included: 2026-11-01. */
 export interface Dates {
@@ -75,6 +77,18 @@ export function bucketsOf(span: Span): number[] {
 /** The bucket of hours that a moment is in. */
 export function hourOf(at: number): number {
   return Math.floor(at / HOUR_MS) * HOUR_MS;
+}
+
+const utcDay = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+
+/** A bucket's name on an axis. Days are UTC's, whatever the clock on the wall says; hours are the reader's. */
+export function bucketTick(start: number, bucket: Bucket): string {
+  return bucket === "day" ? utcDay.format(start) : shortTime(start);
+}
+
+/** The same where there is room to say so. */
+export function bucketName(start: number, bucket: Bucket): string {
+  return bucket === "day" ? `${utcDay.format(start)} (UTC)` : shortTime(start);
 }
 
 export function bucketEnd(start: number, bucket: Bucket): number {

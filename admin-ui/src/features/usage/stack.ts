@@ -12,6 +12,9 @@ export interface Group {
   total: number;
 }
 
+/** A bar's part was picked, or with null all of a bucket. */
+export type Pick = (at: number, group: Group | null) => void;
+
 export interface Stack {
   groups: Group[];
   /** One row a bucket: its start, and every group's amount under the group's key. */

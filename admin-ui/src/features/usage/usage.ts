@@ -1,7 +1,8 @@
-import { useQuery } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { usePages } from "@/components/data-table/paging";
 import { answer, api } from "@/lib/api/client";
-import type { UsageEventView, UsageSeries } from "@/lib/api/schema";
+import type { UsageEventPage, UsageEventView, UsageSeries } from "@/lib/api/schema";
+import { type Loaded, renewed } from "./newest";
 import { type Dates, type Range, type Span, spanOf } from "./ranges";
 import type { Measure } from "./stack";
 
@@ -46,12 +47,30 @@ export interface EventsAsked {
   to?: string;
   key?: string;
   adapter?: string;
+  version?: string;
+  base?: string;
 }
 
+const PAGE = 50;
+
+/** The requests asked for. When something new was settled only the newest are read again, whatever else is shown. */
 export function useEvents(asked: EventsAsked) {
-  return usePages<UsageEventView>(["usage", "events", asked], (after) =>
-    answer(api.GET("/api/v1/usage/events", { params: { query: { ...asked, limit: 50, after } } })),
-  );
+  const client = useQueryClient();
+  const read = (after?: string): Promise<UsageEventPage> =>
+    answer(api.GET("/api/v1/usage/events", { params: { query: { ...asked, limit: PAGE, after } } }));
+  const pages = usePages<UsageEventView>(["events", asked], read);
+  useQuery({
+    queryKey: ["usage", "newest", asked],
+    queryFn: async () => {
+      const newest = await read();
+      client.setQueryData<Loaded<UsageEventPage>>(["events", asked], (old) => old && renewed(old, newest));
+      return newest.data.length;
+    },
+    enabled: pages.data !== undefined,
+    initialData: 0, // the first page is there already: only what comes after it is asked for
+    staleTime: Number.POSITIVE_INFINITY,
+  });
+  return pages;
 }
 
 const CSV_PAGES = 200;

@@ -2267,6 +2267,7 @@ export interface components {
         UsageEventView: {
             accepted_tokens: number;
             adapter: string | null;
+            adapter_name: string | null;
             /** Format: date-time */
             admitted_at: string;
             cached_tokens: number;
@@ -2274,6 +2275,7 @@ export interface components {
             cost: string;
             drafted_tokens: number;
             key: string;
+            key_name: string | null;
             model: string;
             /**
              * @default usage_event
@@ -2287,6 +2289,7 @@ export interface components {
             rejected_tokens: number;
             request_id: string;
             version: string | null;
+            version_number: number | null;
         };
         /** UsageReport */
         UsageReport: {
@@ -4731,6 +4734,9 @@ export interface operations {
                 after?: string | null;
                 key?: string | null;
                 adapter?: string | null;
+                version?: string | null;
+                /** @description A base model's name: requests of no adapter. */
+                base?: string | null;
                 /** @description Start, a whole hour counts if it begins after. */
                 from?: string | null;
                 /** @description End, not included. */

@@ -12,6 +12,8 @@ export const Route = createFileRoute("/_console/usage")({
     at: moment(search.at),
     key: text(search.key, 64),
     adapter: text(search.adapter, 64),
+    version: text(search.version, 64),
+    base: text(search.base, 200),
   }),
   component: () => <UsagePage search={Route.useSearch()} />,
 });
