@@ -33,7 +33,7 @@ export function KeysPage() {
               {key.name} {key.person && <Chip>person</Chip>}
               {key.id === me.key && <Chip tone="accent">this session</Chip>}
             </div>
-            <div className="font-mono text-xs text-ink-soft">{key.prefix}…</div>
+            <div className="font-mono text-xs text-ink-soft [overflow-wrap:anywhere]">{key.prefix}…</div>
           </div>
         ),
       },

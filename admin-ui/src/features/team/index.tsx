@@ -64,7 +64,7 @@ export function TeamPage() {
         header: () => <span className="sr-only">Acts</span>,
         meta: { numeric: true },
         cell: ({ row: { original: m } }) => (
-          <span className="flex justify-end gap-2">
+          <span className="flex justify-end gap-2 max-sm:flex-col max-sm:items-end">
             <Button
               size="sm"
               disabled={!gives.some((role) => role.value === m.role)}
