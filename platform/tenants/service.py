@@ -49,7 +49,8 @@ async def create_tenant(
     """As the operator. by: who asks, here and below; None for the installation itself. Raises InvalidInput, or
     Conflict when the name is taken."""
     if not _NAME.fullmatch(name):
-        raise InvalidInput("name must match [a-z0-9][a-z0-9._-]{0,62}.", param="name")
+        rule = "name must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit."
+        raise InvalidInput(rule, param="name")
     tenant = await repository.insert_tenant(connection, ids.uuid7(), name, is_operator)
     await record(connection, tenant.id, by, Act("tenant_created", name))
     return tenant

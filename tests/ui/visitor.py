@@ -72,3 +72,4 @@ def sign_in(page, key):
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(LANDED)
+    expect(page.get_by_role("button", name=re.compile("^Account of"))).to_be_visible(timeout=PATIENCE_MS)

@@ -1,19 +1,26 @@
+import { useRouterState } from "@tanstack/react-router";
 import {
   type ColumnDef,
+  type ColumnMeta,
   getCoreRowModel,
   type RowData,
   type SortingState,
   useReactTable,
 } from "@tanstack/react-table";
 import { ArrowDown, ArrowUp, ChevronsUpDown } from "lucide-react";
-import type { ReactNode } from "react";
+import { type ReactNode, type RefObject, useEffect, useRef } from "react";
 import { cn } from "@/lib/cn";
+import { useMoreToTheRight } from "./overflow";
 
 declare module "@tanstack/react-table" {
   interface ColumnMeta<TData extends RowData, TValue> {
     numeric?: boolean;
-    /** Left out on phones. */
-    wideOnly?: boolean;
+    /** Left out where the table is narrow: on phones, and with "very" on tablets too. */
+    wideOnly?: boolean | "very";
+    /** A tick or an icon: no wider than it is. */
+    tight?: boolean;
+    /** Never beyond the edge, however narrow: it stays there while the rest scrolls. Acts do so by their id. */
+    kept?: boolean;
   }
 }
 
@@ -45,10 +52,19 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
     enableSorting: Boolean(onOrder),
     getCoreRowModel: getCoreRowModel(),
   });
+  const scroller = useRef<HTMLElement>(null);
+  const more = useMoreToTheRight(scroller);
+  const named = useNamedRow(scroller, rows.length);
   if (rows.length === 0 && empty) return <>{empty}</>;
   return (
     <>
-      <section aria-label={caption} className="relative overflow-x-auto" {...SCROLLS}>
+      <section
+        ref={scroller}
+        aria-label={caption}
+        data-more={more || undefined}
+        className="group/table @container relative overflow-x-auto rounded-b-xl"
+        {...SCROLLS}
+      >
         <table className="w-full border-collapse text-sm">
           <caption className="sr-only">{caption}</caption>
           <thead>
@@ -72,9 +88,8 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
                           : undefined
                       }
                       className={cn(
-                        "px-4 py-2 text-left text-xs font-medium whitespace-nowrap text-ink-soft",
-                        column.columnDef.meta?.numeric && "text-right",
-                        column.columnDef.meta?.wideOnly && "max-md:hidden",
+                        "px-4 py-2 text-left @max-lg:px-2.5 text-xs font-medium whitespace-nowrap text-ink-soft",
+                        placed(column),
                       )}
                     >
                       {sorts ? (
@@ -99,14 +114,20 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
           </thead>
           <tbody>
             {table.getRowModel().rows.map((row) => (
-              <tr key={row.id} className="border-b border-line last:border-b-0 hover:bg-raised/50">
+              <tr
+                key={row.id}
+                data-row={row.id}
+                aria-current={row.id === named || undefined}
+                className="border-b border-line last:border-b-0 hover:bg-raised/50 aria-[current]:bg-accent-wash"
+              >
                 {row.getVisibleCells().map((cell) => (
                   <td
                     key={cell.id}
                     className={cn(
-                      "px-4 py-2.5 align-middle",
-                      cell.column.columnDef.meta?.numeric && "text-right whitespace-nowrap",
-                      cell.column.columnDef.meta?.wideOnly && "max-md:hidden",
+                      "px-4 py-2.5 align-middle @max-lg:px-2.5",
+                      cell.column.columnDef.meta?.numeric && "whitespace-nowrap",
+                      placed(cell.column),
+                      cell.column.id === "acts" && STACKED,
                     )}
                   >
                     {drawn(cell.column.columnDef.cell, cell.getContext())}
@@ -120,6 +141,34 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
       {footer}
     </>
   );
+}
+
+function placed({ id, columnDef: { meta } }: { id: string; columnDef: { meta?: ColumnMeta<never, never> } }) {
+  return cn(
+    !meta?.tight && "first:min-w-36",
+    meta?.numeric && "text-right",
+    meta?.wideOnly === true && "@max-2xl:hidden",
+    meta?.wideOnly === "very" && "@max-5xl:hidden",
+    (meta?.kept || id === "acts") && KEPT,
+  );
+}
+
+// Opaque, because the rest passes below it; the shadow says that there is a rest.
+const KEPT =
+  "sticky right-0 bg-surface [tr[aria-current]>&]:bg-accent-wash group-data-more/table:shadow-[-12px_0_12px_-12px_var(--ink-soft)]";
+const STACKED = "@max-2xl:[&>span]:flex-col @max-2xl:[&>span]:items-stretch";
+
+/** The row that the URL's hash names: brought into view once it is there. */
+function useNamedRow(scroller: RefObject<HTMLElement | null>, rows: number): string {
+  const hash = useRouterState({ select: (state) => state.location.hash });
+  // biome-ignore lint/correctness/useExhaustiveDependencies: looked for again when rows came
+  useEffect(() => {
+    if (hash)
+      scroller.current
+        ?.querySelector(`[data-row="${CSS.escape(hash)}"]`)
+        ?.scrollIntoView({ block: "center" });
+  }, [hash, rows]);
+  return hash;
 }
 
 // Called, not mounted as a component: columns are made anew with their data, and a button that the keyboard is on must

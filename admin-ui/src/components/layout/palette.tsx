@@ -4,6 +4,7 @@ import { Command } from "cmdk";
 import { Boxes, Building2, KeyRound, type LucideIcon, Play } from "lucide-react";
 import { Dialog } from "radix-ui";
 import { type ReactNode, useEffect, useRef, useState } from "react";
+import { useEscapable } from "@/components/ui/escape";
 import { giveBack, whoOpened } from "@/components/ui/opener";
 import { useSession } from "@/features/session/session";
 import { answer, api } from "@/lib/api/client";
@@ -13,6 +14,7 @@ import { may, regionsOf } from "./nav";
 export function Palette({ open, onClose }: { open: boolean; onClose: () => void }) {
   const opener = useRef<readonly HTMLElement[]>([]);
   const navigate = useNavigate();
+  useEscapable(open, onClose);
 
   return (
     <Dialog.Root open={open} onOpenChange={(next) => !next && onClose()}>

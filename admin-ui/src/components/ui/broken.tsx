@@ -10,7 +10,7 @@ export function Broken({ error }: { error: unknown }) {
   const [silent, setSilent] = useState(false);
 
   async function again() {
-    const there = await fetch("/admin/", { cache: "no-store" }).then(
+    const there = await fetch("/admin", { cache: "no-store" }).then(
       (response) => response.ok,
       () => false,
     );

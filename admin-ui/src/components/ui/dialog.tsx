@@ -3,6 +3,7 @@ import { Dialog as Radix } from "radix-ui";
 import { type ReactNode, useRef, useState } from "react";
 import { cn } from "@/lib/cn";
 import { Button } from "./button";
+import { useEscapable } from "./escape";
 import { firstToDo, giveBack, opened, whoOpened } from "./opener";
 
 interface Props {
@@ -16,6 +17,7 @@ interface Props {
 
 export function Dialog({ open, onClose, title, description, children, wide = false }: Props) {
   const [opener] = useState(whoOpened);
+  useEscapable(open, onClose);
   const body = useRef<HTMLDivElement>(null);
   return (
     <Radix.Root open={open} onOpenChange={(next) => !next && onClose()}>

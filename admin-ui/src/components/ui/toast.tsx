@@ -2,6 +2,7 @@ import { CheckCircle2, OctagonAlert, X } from "lucide-react";
 import { Toast as Radix } from "radix-ui";
 import { createContext, type ReactNode, useCallback, useContext, useState } from "react";
 import { Button } from "./button";
+import { escapeBehind } from "./escape";
 
 type Say = (text: string, kind?: "good" | "bad") => void;
 interface Note {
@@ -30,6 +31,11 @@ export function Toasts({ children }: { children: ReactNode }) {
           <Radix.Root
             key={note.id}
             type={note.kind === "bad" ? "foreground" : "background"}
+            onEscapeKeyDown={(event) => {
+              const here = document.activeElement?.closest("[data-note]");
+              if (!here && escapeBehind()) event.preventDefault();
+            }}
+            data-note
             onOpenChange={(open) => !open && setNotes((old) => old.filter((other) => other.id !== note.id))}
             className="flex items-center gap-3 rounded-lg border border-line bg-surface py-2 pr-2 pl-3 text-sm shadow-float"
           >

@@ -1,10 +1,12 @@
 import { Link, useNavigate } from "@tanstack/react-router";
 import { GitCompare, Play, Trash2, Upload } from "lucide-react";
 import { lazy, Suspense, useState } from "react";
+import { may } from "@/components/layout/nav";
 import { PageHeader } from "@/components/layout/page";
 import { Button } from "@/components/ui/button";
 import { Panel } from "@/components/ui/panel";
 import { Failed, Skeleton, View } from "@/components/ui/states";
+import { useSession } from "@/features/session/session";
 import { useLive } from "@/hooks/use-live";
 import type { RegistrySchemasAdapterView, VersionView } from "@/lib/api/schema";
 import { dateTime } from "@/lib/format";
@@ -24,11 +26,18 @@ export function AdapterPage({ name }: { name: string }) {
   const adapter = useAdapter(name);
   useLive();
   if (adapter.data) return <Detail adapter={adapter.data} />;
-  if (adapter.error) return <Failed error={adapter.error} onRetry={() => void adapter.refetch()} />;
+  if (adapter.error)
+    return (
+      <>
+        <PageHeader title={name} />
+        <Failed error={adapter.error} onRetry={() => void adapter.refetch()} />
+      </>
+    );
   return <Skeleton rows={8} />;
 }
 
 function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
+  const { me } = useSession();
   const navigate = useNavigate();
   const versions = useVersions(adapter.name);
   const { byAdapter, engines } = useAdapterStats([adapter.id]);
@@ -63,9 +72,13 @@ function Detail({ adapter }: { adapter: RegistrySchemasAdapterView }) {
         }
         actions={
           <>
-            <Button onClick={() => void navigate({ to: "/playground", search: { models: [adapter.name] } })}>
-              <Play aria-hidden /> Try it
-            </Button>
+            {may(me.scopes, "inference") && (
+              <Button
+                onClick={() => void navigate({ to: "/playground", search: { models: [adapter.name] } })}
+              >
+                <Play aria-hidden /> Try it
+              </Button>
+            )}
             <Button look="solid" onClick={() => setUploading(true)}>
               <Upload aria-hidden /> New version
             </Button>

@@ -83,7 +83,7 @@ const COLUMNS: ColumnDef<Row, unknown>[] = [
   },
   {
     header: "Where it is",
-    meta: { wideOnly: true },
+    meta: { wideOnly: "very" },
     cell: ({ row }) => <Whereabouts adapter={row.original} />,
   },
   {
@@ -98,19 +98,19 @@ const COLUMNS: ColumnDef<Row, unknown>[] = [
       </abbr>
     ),
     id: "p95",
-    meta: { numeric: true, wideOnly: true },
+    meta: { numeric: true, wideOnly: "very" },
     cell: ({ row }) => milliseconds(row.original.stats?.first_token_p95),
   },
   {
     header: "Cost, 24 h",
-    meta: { numeric: true },
+    meta: { numeric: true, kept: true },
     cell: ({ row }) => (row.original.stats ? money(row.original.stats.cost) : "–"),
   },
   {
     id: "created",
     header: "Created",
     enableSorting: true,
-    meta: { wideOnly: true },
+    meta: { wideOnly: "very" },
     cell: ({ row }) => (
       <span className="whitespace-nowrap" title={dateTime(row.original.created_at)}>
         {ago(row.original.created_at)}

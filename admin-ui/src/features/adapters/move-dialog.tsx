@@ -7,6 +7,7 @@ import { useToast } from "@/components/ui/toast";
 import { ApiError } from "@/lib/api/errors";
 import type { RegistrySchemasAdapterView, VersionView } from "@/lib/api/schema";
 import { useAdapterActs } from "./adapters";
+import { aliasProblem } from "./upload";
 
 interface Props {
   adapter: RegistrySchemasAdapterView;
@@ -28,6 +29,7 @@ export function MoveDialog({ adapter, ready, alias, version, onClose }: Props) {
   const [target, setTarget] = useState(String(version ?? ready[0]?.number ?? ""));
   const [reason, setReason] = useState("");
   const [error, setError] = useState<string | null>(null);
+  const [misnamed, setMisnamed] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
   const number = Number(target);
   const back = seen !== undefined && number < seen.version;
@@ -35,6 +37,9 @@ export function MoveDialog({ adapter, ready, alias, version, onClose }: Props) {
 
   async function submit(event: FormEvent) {
     event.preventDefault();
+    const wrong = alias === "" ? aliasProblem(name, adapter.aliases ?? []) : null;
+    setMisnamed(wrong);
+    if (wrong) return;
     setBusy(true);
     setError(null);
     try {
@@ -78,7 +83,7 @@ export function MoveDialog({ adapter, ready, alias, version, onClose }: Props) {
     >
       <form onSubmit={submit} className="grid gap-4">
         {alias === "" && (
-          <Field label="Alias">
+          <Field label="Alias" error={misnamed}>
             {(field) => (
               <Input
                 {...field}

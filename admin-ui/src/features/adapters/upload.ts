@@ -66,9 +66,18 @@ export function answersAs(
     : `It answers as ${names}. The name alone answers with nothing, until you promote this one.`;
 }
 
+const SPELT = "1 to 63 of a–z, 0–9, '.', '_' and '-', starting with a letter or digit.";
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
 
 export function nameProblem(name: string): string | null {
   if (!name) return "Give the adapter a name.";
-  return NAME.test(name) ? null : "1 to 63 of a–z, 0–9, '.', '_' and '-', starting with a letter or digit.";
+  return NAME.test(name) ? null : SPELT;
+}
+
+/** Why this cannot be a new alias's name. */
+export function aliasProblem(name: string, aliases: readonly Pick<AliasView, "alias">[]): string | null {
+  if (!NAME.test(name)) return SPELT;
+  return aliases.some((one) => one.alias === name)
+    ? `There is an alias ${name} already: move that one from the list of aliases.`
+    : null;
 }

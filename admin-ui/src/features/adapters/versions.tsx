@@ -47,7 +47,7 @@ export function Versions({
       {
         id: "compare",
         header: () => <span className="sr-only">Compare</span>,
-        meta: { wideOnly: true },
+        meta: { tight: true },
         cell: ({ row: { original: v } }) => (
           <input
             type="checkbox"

@@ -1,4 +1,4 @@
-import { useNavigate } from "@tanstack/react-router";
+import { Link, useNavigate } from "@tanstack/react-router";
 import { GitFork, Pin, PinOff, Trash2 } from "lucide-react";
 import { useState } from "react";
 import { Confirm } from "@/components/confirm";
@@ -28,15 +28,22 @@ const POLICIES = [
   { value: "follow", label: "Follow the alias" },
 ] as const;
 
-export function SessionDetail({ id }: { id: string }) {
+/** from: of a fork, the session that it was forked from. */
+export function SessionDetail({ id, from }: { id: string; from: string | undefined }) {
   useLive();
   const query = useSessionOf(id);
-  if (query.data) return <Detail session={query.data as SessionSummary} />;
-  if (query.error) return <Failed error={query.error} onRetry={() => void query.refetch()} />;
+  if (query.data) return <Detail session={query.data as SessionSummary} from={from} />;
+  if (query.error)
+    return (
+      <>
+        <PageHeader title="Session" />
+        <Failed error={query.error} onRetry={() => void query.refetch()} />
+      </>
+    );
   return <Skeleton rows={8} />;
 }
 
-function Detail({ session }: { session: SessionSummary }) {
+function Detail({ session, from }: { session: SessionSummary; from: string | undefined }) {
   const navigate = useNavigate();
   const toast = useToast();
   const acts = useSessionActs(session.id);
@@ -84,7 +91,7 @@ function Detail({ session }: { session: SessionSummary }) {
               }
             >
               {session.cache_pinned ? <PinOff aria-hidden /> : <Pin aria-hidden />}{" "}
-              {session.cache_pinned ? "Unpin" : "Pin"}
+              {session.cache_pinned ? "Unpin the cache" : "Pin the cache"}
             </Button>
             <Button look="danger" onClick={() => setRemoving(true)}>
               <Trash2 aria-hidden /> Delete
@@ -97,7 +104,21 @@ function Detail({ session }: { session: SessionSummary }) {
           <View query={turns}>
             {(rows) =>
               rows.length === 0 ? (
-                <Empty title="No turn yet" />
+                <Empty title="No turn of its own yet">
+                  {from && (
+                    <>
+                      It remembers what was said up to the turn of{" "}
+                      <Link
+                        to="/sessions/$id"
+                        params={{ id: from }}
+                        className="text-accent underline underline-offset-2"
+                      >
+                        the session it was forked from
+                      </Link>
+                      .
+                    </>
+                  )}
+                </Empty>
               ) : (
                 <>
                   <ol>
@@ -109,7 +130,11 @@ function Detail({ session }: { session: SessionSummary }) {
                         onFork={() =>
                           void attempt(async () => {
                             const made = await acts.fork(turn.id);
-                            await navigate({ to: "/sessions/$id", params: { id: made.id } });
+                            await navigate({
+                              to: "/sessions/$id",
+                              params: { id: made.id },
+                              search: { from: session.id },
+                            });
                           }, "Forked: this one goes on from that turn.")
                         }
                       />

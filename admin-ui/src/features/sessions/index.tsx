@@ -37,31 +37,31 @@ const COLUMNS: ColumnDef<SessionSummary, unknown>[] = [
       <span className="flex flex-wrap items-center gap-1.5">
         <span className="font-medium">{s.model ?? "none yet"}</span>
         {s.version !== null && <Chip tone="plain">version {s.version}</Chip>}
-        <Chip>{s.version_policy === "pin" ? "pinned to it" : "follows the alias"}</Chip>
+        <Chip>{s.version_policy === "pin" ? "stays on it" : "follows the alias"}</Chip>
       </span>
     ),
   },
-  { header: "Turns", meta: { numeric: true }, cell: ({ row }) => count(row.original.turns) },
+  { header: "Turns", meta: { numeric: true, wideOnly: true }, cell: ({ row }) => count(row.original.turns) },
   {
     header: "From the cache",
-    meta: { numeric: true },
+    meta: { numeric: true, wideOnly: true },
     cell: ({ row: { original: s } }) => percent(share(s.cached_tokens, s.prompt_tokens)),
   },
   {
-    header: "Kept for",
-    meta: { wideOnly: true },
+    header: "Cache kept for",
+    meta: { wideOnly: "very" },
     cell: ({ row: { original: s } }) => (
       <span className="inline-flex items-center gap-1.5 whitespace-nowrap">
         {s.cache_ttl_s > 0 ? span(s.cache_ttl_s) : "not kept"}
         {s.cache_pinned && (
           <Chip tone="accent" icon={Pin}>
-            pinned
+            cache pinned
           </Chip>
         )}
       </span>
     ),
   },
-  { header: "Cost", meta: { numeric: true }, cell: ({ row }) => money(row.original.cost) },
+  { header: "Cost", meta: { numeric: true, kept: true }, cell: ({ row }) => money(row.original.cost) },
   {
     header: "Last turn",
     meta: { wideOnly: true },

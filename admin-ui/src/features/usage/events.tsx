@@ -34,23 +34,23 @@ const COLUMNS: ColumnDef<UsageEventView, unknown>[] = [
   { header: "Prompt", meta: { numeric: true }, cell: ({ row }) => count(row.original.prompt_tokens) },
   {
     header: "Cached",
-    meta: { numeric: true, wideOnly: true },
+    meta: { numeric: true, wideOnly: "very" },
     cell: ({ row }) => count(row.original.cached_tokens),
   },
   { header: "Completion", meta: { numeric: true }, cell: ({ row }) => count(row.original.completion_tokens) },
   {
     header: "Guesses stood",
-    meta: { numeric: true, wideOnly: true },
+    meta: { numeric: true, wideOnly: "very" },
     cell: ({ row: { original: e } }) =>
       e.drafted_tokens ? `${count(e.accepted_tokens)} of ${count(e.drafted_tokens)}` : "–",
   },
   {
     header: "Took",
-    meta: { numeric: true, wideOnly: true },
+    meta: { numeric: true, wideOnly: "very" },
     cell: ({ row: { original: e } }) =>
       milliseconds((Date.parse(e.occurred_at) - Date.parse(e.admitted_at)) / 1000),
   },
-  { header: "Cost", meta: { numeric: true }, cell: ({ row }) => money(row.original.cost) },
+  { header: "Cost", meta: { numeric: true, kept: true }, cell: ({ row }) => money(row.original.cost) },
 ];
 
 const CSV_FIELDS = [
