@@ -1,4 +1,4 @@
-"""The console's manners: the URL is the view, Back goes back, the keyboard is never lost, nothing is asked in vain."""
+"""The console's manners: the URL is the view, Back goes back, the keyboard is never lost, nothing asked in vain."""
 
 import json
 import re
