@@ -180,6 +180,7 @@ def create_app(parts: Parts) -> tuple[Edge, Gateway]:
             health.live, health.ready, health.metrics, inference.router, tenants.router, registry_routes.router,
             metering.router, speculation.router, conversation_routes.router, response_routes.router,
             session_routes.router, engines.router, console.router, views.router, team_routes.router, static.router,
+            static.lead,
         ],
         lifespan=[lifespan],
         dependencies=_dependencies(gateway),

@@ -116,7 +116,7 @@ def _check(scope: HTTPScope) -> None:
     if host is None or not _HOST.fullmatch(host):
         raise InvalidInput("The Host header is missing or malformed.", code="invalid_host", param="Host")
     raw = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
-    if _RAW_ESCAPES.search(raw) or not _PATH.fullmatch(scope["path"]):
+    if _RAW_ESCAPES.search(raw) or not (scope["path"] == "/" or _PATH.fullmatch(scope["path"])):
         raise NotFound("There is nothing here.")
     if scope["method"] not in METHODS:
         raise MethodNotAllowed("This method is not allowed.", headers={"allow": ", ".join(sorted(METHODS))})

@@ -3,6 +3,7 @@
 And for those who need a real browser, the whole server on its stage, one for all of them, and Chromium's pages of it.
 """
 
+import gzip
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def console_dir(tmp_path_factory):
     (folder / "assets").mkdir()
     (folder / "index.html").write_text('<meta property="csp-nonce" nonce="__CSP_NONCE__"><div id="root"></div>')
     (folder / "assets" / "index-1a2b3c.js").write_text("export {}")
+    (folder / "assets" / "index-1a2b3c.js.gz").write_bytes(gzip.compress(b"export {}"))
+    (folder / "assets" / "index-1a2b3c.js.br").write_bytes(b"stands for what the build makes")
+    (folder / "assets" / "plain-1a2b3c.css").write_text("a{}")
     (folder / "secret.txt").write_text("not an asset")
     return folder
 
