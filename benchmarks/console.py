@@ -29,6 +29,7 @@ from tenantry.platform.core.database import Database
 from tenantry.platform.core.migrate import migrate
 from tenantry.platform.core.roles import APP, DATABASE, OWNER, SUPERUSER, ensure_roles
 from tenantry.platform.metering.closing import Closer
+from tenantry.platform.tenants.acts import KINDS
 from tenantry.platform.testing import GatewayThread
 
 TARGET = "<= 300"
@@ -71,6 +72,7 @@ def tenant_asks(client: httpx.Client) -> list[Ask]:
     key = client.get("/api/v1/keys", params={"limit": 100}).json()["data"][-1]["id"]
     half = (datetime.now(UTC) - timedelta(days=15)).isoformat()
     events = client.get("/api/v1/usage/events", params={"to": half, "limit": 1}).json()["data"]
+    version = client.get(f"/api/v1/adapters/{name}/versions").json()["data"][-1]["id"]
     sessions = client.get("/api/v1/sessions", params={"limit": 1}).json()["data"]
     lists: list[Ask] = [
         ("overview", "overview", {}),
@@ -97,12 +99,18 @@ def tenant_asks(client: httpx.Client) -> list[Ask]:
         ("events of a busy adapter", "usage/events", {"limit": PAGE, "adapter": busy}),
         ("events of a rare adapter", "usage/events", {"limit": PAGE, "adapter": rare}),
         ("events of a key", "usage/events", {"limit": PAGE, "key": key}),
+        ("events of a busy version", "usage/events", {"limit": PAGE, "version": version}),
+        ("events of the base model: none", "usage/events", {"limit": PAGE, "base": "base"}),
         ("events of an hour", "usage/events",
          {"limit": PAGE, "from": half, "to": (datetime.now(UTC) - timedelta(days=14)).isoformat()}),
         ("limits", "limits", {}),
         ("wallet", "wallet", {}),
         ("keys", "keys", {"limit": PAGE}),
         ("activity", "activity", {"limit": PAGE}),
+        ("activity, from the middle", "activity", {"limit": PAGE, "to": half}),
+        ("activity but sign-ins", "activity", {"limit": PAGE, "kind": [k for k in KINDS if k != "signed_in"]}),
+        ("activity, two rare kinds", "activity", {"limit": PAGE, "kind": ["key_revoked", "adapter_deleted"]}),
+        ("activity of an adapter", "activity", {"limit": PAGE, "adapter": name}),
         ("team", "team", {"limit": PAGE}),
         ("sessions", "sessions", {"limit": PAGE}),
         ("a session's turns", f"sessions/{sessions[0]['id']}/turns", {}),
@@ -124,6 +132,7 @@ def operator_asks(tenant: str, base: str) -> list[Ask]:
         ("operator: tenants", "tenants", {"limit": PAGE}),
         ("operator: what suspending hits", f"tenants/{tenant}/impact", {}),
         ("operator: a tenant's limits", f"tenants/{tenant}/limits", {}),
+        ("operator: activity", "activity", {"limit": PAGE}),
         ("operator: prices", "prices", {"base_model": base}),
         ("operator: engines", "engines", {}),
     ]

@@ -12,7 +12,7 @@ import asyncpg
 
 _TABLES = (
     "usage_event", "usage_hour", "request", "adapter", "adapter_version", "adapter_alias", "alias_event", "artifact",
-    "api_key", "session", "response", "browser_session", "wallet_entry", "tenant",
+    "api_key", "session", "response", "browser_session", "wallet_entry", "tenant", "act",
 )  # fmt: skip
 _SEED = Path(__file__).with_suffix(".sql")
 

@@ -59,3 +59,10 @@ INSERT INTO response (tenant_id, id, session_id, first_seq, status, settings, cr
 INSERT INTO browser_session (tenant_id, id, key_id, pepper_id, mac, created_at, expires_at)
   SELECT '{tenant}', uuidv7(), k.id, 1, sha256(k.i::text::bytea), now() - make_interval(secs => k.i),
          now() + interval '12 hours' FROM k;
+INSERT INTO act (tenant_id, id, at, kind, subject, adapter, actor_tenant_id, actor_key_id, actor_name)
+  SELECT '{tenant}', uuidv7(make_interval(secs => -2700000 + a.i)), uuid_extract_timestamp(a.id), done.kind,
+         'adapter-' || lpad(a.i::text, 6, '0'), 'adapter-' || lpad(a.i::text, 6, '0'), '{tenant}', k.id, 'service'
+  FROM a JOIN k ON k.i = a.i % {keys} CROSS JOIN (VALUES ('version_uploaded'), ('alias_moved')) AS done (kind);
+INSERT INTO act (tenant_id, id, at, kind, subject, actor_tenant_id, actor_key_id, actor_name)
+  SELECT '{tenant}', e.id, uuid_extract_timestamp(e.id), CASE e.i % 100000 WHEN 7 THEN 'key_revoked' ELSE 'signed_in' END,
+         'service', '{tenant}', k.id, 'service' FROM e JOIN k ON k.i = e.key;
