@@ -310,6 +310,8 @@ def note(page):
 
 @pytest.mark.parametrize("width", [390, 820])
 def test_acts_and_cost_are_never_beyond_the_edge(stage, chrome, width):
+    with stage.api("acme") as api:
+        api.post("/api/v1/team", json={"name": f"Ann of {width}", "role": "member"}).raise_for_status()
     context = chrome.new_context(base_url=stage.url, viewport={"width": width, "height": 844})
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
