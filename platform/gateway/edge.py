@@ -38,6 +38,7 @@ SINGLE = frozenset(
         b"x-csrf-token",
     }
 )
+_TYPED = frozenset({"/", "/admin/"})  # by people, who end a place with a slash
 _PATH = re.compile(r"(?:/[A-Za-z0-9_@:~.-]*[A-Za-z0-9_@:~-])+")
 _RAW_ESCAPES = re.compile(rb"%(?!40|3[Aa])")
 _HOST = re.compile(rb"[A-Za-z0-9._-]{1,253}(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
@@ -116,7 +117,7 @@ def _check(scope: HTTPScope) -> None:
     if host is None or not _HOST.fullmatch(host):
         raise InvalidInput("The Host header is missing or malformed.", code="invalid_host", param="Host")
     raw = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0]
-    if _RAW_ESCAPES.search(raw) or not (scope["path"] == "/" or _PATH.fullmatch(scope["path"])):
+    if _RAW_ESCAPES.search(raw) or not (scope["path"] in _TYPED or _PATH.fullmatch(scope["path"])):
         raise NotFound("There is nothing here.")
     if scope["method"] not in METHODS:
         raise MethodNotAllowed("This method is not allowed.", headers={"allow": ", ".join(sorted(METHODS))})

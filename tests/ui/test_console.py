@@ -329,3 +329,18 @@ def test_acts_and_cost_are_never_beyond_the_edge(stage, chrome, width):
         assert box["x"] >= 0, path
         assert box["x"] + box["width"] <= width, path
     context.close()
+
+
+def test_an_overview_without_an_engine_says_so(acme):
+    def away(route):
+        said = route.fetch().json()
+        route.fulfill(json={**said, "pace": {**said["pace"], "engine_ready": False}})
+
+    acme.route("**/api/v1/events", lambda route: route.abort())
+    acme.route("**/api/v1/live", lambda route: route.abort())
+    acme.goto("/admin/overview")
+    expect(acme.get_by_text("Requests now")).to_be_visible()
+    expect(acme.get_by_text("No engine answers")).to_have_count(0)
+    acme.route("**/api/v1/overview", away)
+    acme.reload()
+    expect(acme.get_by_text("No engine answers")).to_be_visible()

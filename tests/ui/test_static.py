@@ -6,7 +6,7 @@ import pytest
 from tenantry.platform.testing import GatewayThread, cloned_database
 
 
-@pytest.mark.parametrize("path", ["/admin", "/admin/adapters", "/admin/adapters/support", "/admin/keys"])
+@pytest.mark.parametrize("path", ["/admin", "/admin/", "/admin/adapters", "/admin/adapters/support", "/admin/keys"])
 def test_every_view_is_the_one_page_under_a_strict_policy(live, path):
     reply = httpx.get(live.url + path)
     assert reply.status_code == 200

@@ -7,7 +7,7 @@ import { PageHeader } from "@/components/layout/page";
 import { Chip, StateChip } from "@/components/ui/chip";
 import { Meter } from "@/components/ui/meter";
 import { Panel } from "@/components/ui/panel";
-import { Skeleton, View } from "@/components/ui/states";
+import { Partial, Skeleton, View } from "@/components/ui/states";
 import { useSession } from "@/features/session/session";
 import { hourOf } from "@/features/usage/ranges";
 import { useLive } from "@/hooks/use-live";
@@ -71,6 +71,11 @@ function Tiles({ overview, pace }: { overview: OverviewView; pace: PaceView }) {
   const { day, limits } = overview;
   return (
     <div className="grid gap-4">
+      {!pace.engine_ready && (
+        <Partial>
+          No engine answers: requests are refused until one is back. What was used until then is all here.
+        </Partial>
+      )}
       <div className="grid grid-cols-2 gap-3 lg:grid-cols-4">
         <Tile
           label="Requests now"
