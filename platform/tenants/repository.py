@@ -41,13 +41,14 @@ async def lock_tenant(connection: Connection, tenant_id: UUID) -> Tenant | None:
     return tenant_of(row) if row else None
 
 
-async def list_tenants(connection: Connection, limit: int, after: UUID | None) -> list[Tenant]:
-    """Newest first, without those deleted. after: the last id of the page before."""
+async def list_tenants(connection: Connection, limit: int, after: UUID | None, name: str | None) -> list[Tenant]:
+    """Newest first, without those deleted. after: the last id of the page before. name: part of one; None for any."""
     rows = await connection.fetch(
         "SELECT * FROM tenant WHERE NOT is_operator AND status <> 'deleted' AND ($1::uuid IS NULL OR id < $1) "
-        "ORDER BY id DESC LIMIT $2",
+        "AND ($3::text IS NULL OR position($3 IN name) > 0) ORDER BY id DESC LIMIT $2",
         after,
         limit,
+        name,
     )
     return [tenant_of(row) for row in rows]
 

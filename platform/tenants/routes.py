@@ -19,6 +19,7 @@ from tenantry.platform.tenants import schemas, service
 from tenantry.platform.tenants.principal import Principal
 
 TenantId = Annotated[str, Parameter(description="ten_ and 32 hex digits")]
+NamePart = Annotated[str | None, Parameter(max_length=63, description="Part of a name.")]
 KeyId = Annotated[str, Parameter(description="key_ and 32 hex digits")]
 ANSWER_ONCE = {"never_kept": True}  # an answer that holds a secret is not kept for Idempotency-Key replays
 
@@ -35,10 +36,13 @@ async def create_tenant(data: schemas.TenantCreate, principal: Principal, databa
 
 
 @get("/tenants", opt=under(OPERATOR))
-async def list_tenants(database: Database, limit: Limit = 20, after: After = None) -> schemas.TenantPage:
+async def list_tenants(
+    database: Database, limit: Limit = 20, after: After = None, name: NamePart = None
+) -> schemas.TenantPage:
+    """Newest first; those whose name holds a text."""
     start = cursor("tenant", after)
     async with database.operator() as connection:
-        rows, more = cut(await service.list_tenants(connection, limit + 1, start), limit)
+        rows, more = cut(await service.list_tenants(connection, limit + 1, start, name), limit)
     data = [schemas.TenantView.of(row) for row in rows]
     return schemas.TenantPage(data=data, has_more=more, next=data[-1].id if more else None)
 

@@ -25,6 +25,7 @@ SCOPES: Final = ("inference", "manage", "operator")
 DEFAULT_SCOPES: Final = ("inference", "manage")
 MAX_PAGE: Final = 101  # a page of 100, and one row that tells whether there are more
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+_PART: Final = re.compile(r"[a-z0-9._-]+", re.ASCII)
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 
 
@@ -60,9 +61,14 @@ async def get_tenant(connection: Connection, tenant_id: UUID) -> Tenant:
     return _found(await repository.tenant_by_id(connection, tenant_id), "tenant")
 
 
-async def list_tenants(connection: Connection, limit: int = 20, after: UUID | None = None) -> list[Tenant]:
-    """As the operator, newest first; the operator's own tenant is not listed."""
-    return await repository.list_tenants(connection, _page(limit), after)
+async def list_tenants(
+    connection: Connection, limit: int = 20, after: UUID | None = None, name: str | None = None
+) -> list[Tenant]:
+    """As the operator, newest first; the operator's own tenant is not listed. name: part of one, every letter as it
+    is. What cannot be in a name is in none."""
+    if name and not _PART.fullmatch(name):
+        return []
+    return await repository.list_tenants(connection, _page(limit), after, name or None)
 
 
 async def names(connection: Connection) -> list[tuple[UUID, str]]:

@@ -127,3 +127,27 @@ def test_prices_and_grants_are_the_operators(operator, limited):
     while limited.get("/api/v1/me").status_code != 401:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_tenants_are_found_by_part_of_their_name(operator):
+    """Every letter stands for itself, and the pages of what is found are pages as any."""
+    stem = f"{time.monotonic_ns()}"
+    family = [f"p{stem}{end}" for end in ("-a", ".b", "_c", "")]
+    for name in family:
+        operator.post("/api/v1/tenants", json={"name": name}).raise_for_status()
+
+    def named(part, **more):
+        reply = operator.get("/api/v1/tenants", params={"name": part, **more})
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    assert [t["name"] for t in named(stem)["data"]] == family[::-1]
+    first = named(stem, limit=3)
+    rest = named(stem, limit=3, after=first["next"])
+    assert [t["name"] for page in (first, rest) for t in page["data"]] == family[::-1]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    assert [t["name"] for t in named(family[2][1:])["data"]] == [family[2]]
+    for nothing in ("%", "p%-a", "\0", "' OR true --", f"P{stem}"):
+        assert named(nothing)["data"] == []
+    assert len(named("")["data"]) >= 4
+    assert operator.get("/api/v1/tenants", params={"name": "x" * 64}).status_code == 400

@@ -96,7 +96,7 @@ interface Found {
   items: { id: string; label: string; href: string }[];
 }
 
-/** The API's longest page: lists that have no search of their own are searched in it. */
+/** The API's longest page: keys have no search of their own and are searched in it. */
 const PAGE = 100;
 
 function useFound(text: string, scopes: readonly string[]): Found[] {
@@ -127,8 +127,8 @@ function useFound(text: string, scopes: readonly string[]): Found[] {
     ...keep,
   });
   const tenants = useQuery({
-    queryKey: ["tenants", "palette"],
-    queryFn: () => answer(api.GET("/api/v1/tenants", { params: { query: { limit: PAGE } } })),
+    queryKey: ["tenants", "palette", name],
+    queryFn: () => answer(api.GET("/api/v1/tenants", { params: { query: { name, limit: 8 } } })),
     enabled: operates,
     ...keep,
   });
@@ -140,7 +140,7 @@ function useFound(text: string, scopes: readonly string[]): Found[] {
           items: (tenants.data?.data ?? []).map((one) => ({
             id: one.id,
             label: one.name,
-            href: `/operator/tenants#${one.id}`,
+            href: `/operator/tenants?tenant=${one.id}`,
           })),
         }
       : null,

@@ -1,13 +1,13 @@
 import { Link, useNavigate } from "@tanstack/react-router";
 import type { ColumnDef } from "@tanstack/react-table";
-import { Search, Upload } from "lucide-react";
-import { type DragEvent, useEffect, useMemo, useRef, useState } from "react";
+import { Upload } from "lucide-react";
+import { type DragEvent, useMemo, useState } from "react";
 import { DataTable, type Order } from "@/components/data-table/data-table";
 import { More } from "@/components/data-table/more";
 import { PageHeader } from "@/components/layout/page";
 import { Button } from "@/components/ui/button";
 import { Chip, StateChip } from "@/components/ui/chip";
-import { Input } from "@/components/ui/input";
+import { NameSearch } from "@/components/ui/name-search";
 import { Panel } from "@/components/ui/panel";
 import { Select } from "@/components/ui/select";
 import { Empty, View } from "@/components/ui/states";
@@ -147,37 +147,12 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
   const query = useAdapters(search);
   const rows = query.data;
   const { byAdapter, engines } = useAdapterStats(useMemo(() => (rows ?? []).map((row) => row.id), [rows]));
-  const pause = useRef<ReturnType<typeof setTimeout>>(undefined);
-  const [typed, setTyped] = useState(search.name ?? "");
   const [uploading, setUploading] = useState<File[] | null>(null);
   const [over, setOver] = useState(false);
   const order: Order = { by: search.sort ?? "created", descending: (search.order ?? "desc") === "desc" };
   // Every view is one step back, but not every letter of a name.
   const set = (change: Partial<AdapterSearch>, replace = false) =>
     void navigate({ to: "/adapters", search: (old) => ({ ...old, ...change }), replace });
-
-  // By Back or the navigation the name changes without typing: then that is what stands in the field.
-  const name = search.name ?? "";
-  const [asked, setAsked] = useState(name);
-  const [sent, setSent] = useState<string | null>(null);
-  if (asked !== name) {
-    setAsked(name);
-    if (name !== sent) {
-      setSent(null);
-      setTyped(name);
-    }
-  }
-
-  function type(text: string) {
-    setTyped(text);
-    clearTimeout(pause.current);
-    // The server filters; ask it when the typing pauses.
-    pause.current = setTimeout(() => {
-      setSent(text);
-      set({ name: text || undefined }, true);
-    }, 250);
-  }
-  useEffect(() => () => clearTimeout(pause.current), []);
 
   function drop(event: DragEvent) {
     event.preventDefault();
@@ -210,20 +185,7 @@ export function AdaptersPage({ search }: { search: AdapterSearch }) {
         flush
         aside={
           <div className="flex w-full flex-wrap gap-2">
-            <div className="relative min-w-52 flex-1 sm:max-w-72">
-              <Search
-                aria-hidden
-                className="pointer-events-none absolute top-2.5 left-2.5 size-4 text-ink-soft"
-              />
-              <Input
-                type="search"
-                aria-label="Part of a name"
-                placeholder="Part of a name"
-                value={typed}
-                onChange={(event) => type(event.target.value.toLowerCase())}
-                className="pl-8"
-              />
-            </div>
+            <NameSearch value={search.name} onSearch={(name) => set({ name }, true)} />
             <Select
               label="State"
               value={search.state ?? "any"}

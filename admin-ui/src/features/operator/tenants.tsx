@@ -1,4 +1,5 @@
-import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useQueryClient } from "@tanstack/react-query";
+import { Link, useNavigate } from "@tanstack/react-router";
 import type { ColumnDef } from "@tanstack/react-table";
 import { MoreHorizontal, PauseCircle, PlayCircle, Plus, Trash2 } from "lucide-react";
 import { type FormEvent, useMemo, useState } from "react";
@@ -11,30 +12,48 @@ import { StateChip } from "@/components/ui/chip";
 import { Dialog, DialogActions } from "@/components/ui/dialog";
 import { Field, Input } from "@/components/ui/input";
 import { Menu, MenuItem, MenuLine } from "@/components/ui/menu";
+import { NameSearch } from "@/components/ui/name-search";
 import { Panel } from "@/components/ui/panel";
 import { Empty, View } from "@/components/ui/states";
 import { useToast } from "@/components/ui/toast";
-import { CreateKey } from "@/features/keys/create-key";
-import { Rooms } from "@/features/limits";
 import { answer, api } from "@/lib/api/client";
-import type { KeyCreate, TenantView } from "@/lib/api/schema";
+import type { TenantView } from "@/lib/api/schema";
 import { dateTime } from "@/lib/format";
-import { LimitsForm } from "./limits-form";
+import { TenantDialog } from "./tenant-dialog";
 import { DeleteTenant, SuspendTenant, useSetStatus } from "./tenant-ends";
 
-export function TenantsPage() {
+/** All of it is in the URL. tenant: whose dialog is open. name: part of one, by which the server filters. */
+export interface TenantSearch {
+  tenant?: string;
+  name?: string;
+}
+
+export function TenantsPage({ search }: { search: TenantSearch }) {
   const toast = useToast();
-  const query = usePages<TenantView>(["tenants"], (after) =>
-    answer(api.GET("/api/v1/tenants", { params: { query: { limit: 50, after } } })),
+  const navigate = useNavigate();
+  const set = (change: TenantSearch, replace = false) =>
+    void navigate({ to: "/operator/tenants", search: (old) => ({ ...old, ...change }), replace });
+  const query = usePages<TenantView>(["tenants", "list", search.name], (after) =>
+    answer(api.GET("/api/v1/tenants", { params: { query: { name: search.name, limit: 50, after } } })),
   );
   const [making, setMaking] = useState(false);
-  const [shown, setShown] = useState<TenantView | null>(null);
   const [ending, setEnding] = useState<{ tenant: TenantView; act: "suspend" | "delete" } | null>(null);
 
   const setStatus = useSetStatus();
   const columns = useMemo<ColumnDef<TenantView, unknown>[]>(() => {
     return [
-      { header: "Tenant", cell: ({ row }) => <span className="font-medium">{row.original.name}</span> },
+      {
+        header: "Tenant",
+        cell: ({ row: { original: tenant } }) => (
+          <Link
+            to="/operator/tenants"
+            search={(old) => ({ ...old, tenant: tenant.id })}
+            className="font-medium text-accent underline-offset-2 [overflow-wrap:anywhere] hover:underline"
+          >
+            {tenant.name}
+          </Link>
+        ),
+      },
       { header: "State", cell: ({ row }) => <StateChip state={row.original.status} /> },
       { header: "Since", meta: { wideOnly: true }, cell: ({ row }) => dateTime(row.original.created_at) },
       {
@@ -43,9 +62,6 @@ export function TenantsPage() {
         meta: { numeric: true },
         cell: ({ row: { original: tenant } }) => (
           <span className="flex justify-end gap-2">
-            <Button size="sm" onClick={() => setShown(tenant)}>
-              Limits<span className="sr-only"> of {tenant.name}</span>
-            </Button>
             <Menu
               trigger={
                 <Button look="quiet" size="icon" aria-label={`More for ${tenant.name}`}>
@@ -92,7 +108,7 @@ export function TenantsPage() {
           </Button>
         }
       />
-      <Panel flush>
+      <Panel flush aside={<NameSearch value={search.name} onSearch={(name) => set({ name }, true)} />}>
         <View query={query}>
           {(tenants) => (
             <DataTable
@@ -100,21 +116,40 @@ export function TenantsPage() {
               columns={columns}
               rows={tenants}
               rowKey={(tenant) => tenant.id}
-              empty={<Empty title="No tenants yet">Create one, and give it its first key.</Empty>}
+              empty={
+                search.name ? (
+                  <Empty
+                    title="No tenant is called that"
+                    action={<Button onClick={() => set({ name: undefined })}>Show all</Button>}
+                  />
+                ) : (
+                  <Empty title="No tenants yet">Create one, and give it its first key.</Empty>
+                )
+              }
               footer={<More query={query} shown={tenants.length} />}
             />
           )}
         </View>
       </Panel>
-      {making && <CreateTenant onClose={() => setMaking(false)} />}
-      {shown && <TenantDialog tenant={shown} onClose={() => setShown(null)} />}
+      {making && (
+        <CreateTenant
+          onClose={() => setMaking(false)}
+          onMade={(tenant) => {
+            setMaking(false);
+            set({ tenant: tenant.id });
+          }}
+        />
+      )}
+      {search.tenant && (
+        <TenantDialog key={search.tenant} id={search.tenant} onClose={() => set({ tenant: undefined })} />
+      )}
       {ending?.act === "suspend" && <SuspendTenant tenant={ending.tenant} onClose={() => setEnding(null)} />}
       {ending?.act === "delete" && <DeleteTenant tenant={ending.tenant} onClose={() => setEnding(null)} />}
     </>
   );
 }
 
-function CreateTenant({ onClose }: { onClose: () => void }) {
+function CreateTenant({ onClose, onMade }: { onClose: () => void; onMade: (tenant: TenantView) => void }) {
   const client = useQueryClient();
   const toast = useToast();
   const [name, setName] = useState("");
@@ -123,10 +158,10 @@ function CreateTenant({ onClose }: { onClose: () => void }) {
   async function submit(event: FormEvent) {
     event.preventDefault();
     try {
-      await answer(api.POST("/api/v1/tenants", { body: { name } }));
+      const made = await answer(api.POST("/api/v1/tenants", { body: { name } }));
       await client.invalidateQueries({ queryKey: ["tenants"] });
-      toast(`${name} is created. Give it its first key under Limits.`);
-      onClose();
+      toast(`${made.name} is created. Give it its first key here.`);
+      onMade(made);
     } catch (failure) {
       setError(failure instanceof Error ? failure.message : "The tenant was not created.");
     }
@@ -154,38 +189,6 @@ function CreateTenant({ onClose }: { onClose: () => void }) {
           </Button>
         </DialogActions>
       </form>
-    </Dialog>
-  );
-}
-
-function TenantDialog({ tenant, onClose }: { tenant: TenantView; onClose: () => void }) {
-  const path = { tenant_id: tenant.id };
-  const rooms = useQuery({
-    queryKey: ["limits", "tenant", tenant.id],
-    queryFn: async () =>
-      (await answer(api.GET("/api/v1/tenants/{tenant_id}/limits", { params: { path, query: { limit: 1 } } })))
-        .data,
-  });
-  const create = (body: KeyCreate) =>
-    answer(api.POST("/api/v1/tenants/{tenant_id}/keys", { params: { path }, body }));
-  return (
-    <Dialog open onClose={onClose} title={`Limits of ${tenant.name}`} wide>
-      <div className="grid gap-5">
-        <View query={rooms} rows={3}>
-          {([room]) =>
-            room ? (
-              <>
-                <Rooms room={room} />
-                <LimitsForm tenant={tenant} room={room} />
-              </>
-            ) : null
-          }
-        </View>
-        <div className="flex items-center justify-between gap-4 border-t border-line pt-4 text-sm">
-          <span className="text-ink-soft">A key lets the tenant in; it is shown once.</span>
-          <CreateKey create={create} label="Create key" />
-        </div>
-      </div>
     </Dialog>
   );
 }

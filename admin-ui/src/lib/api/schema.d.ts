@@ -4198,6 +4198,8 @@ export interface operations {
                 limit?: number;
                 /** @description The `next` of the page before. */
                 after?: string | null;
+                /** @description Part of a name. */
+                name?: string | null;
             };
             header?: never;
             path?: never;
