@@ -10,7 +10,7 @@ from tenantry.platform.gateway.guard import policy_of
 DOCUMENT = {"/schema", "/schema/openapi.json"}
 CONSOLE = {"/admin", "/admin/{path:path}"}
 SIGN_IN = ("POST", "/api/v1/browser-sessions")
-PUBLIC = {"/live", "/ready", "/metrics"} | DOCUMENT
+PUBLIC = {"/", "/live", "/ready", "/metrics"} | DOCUMENT
 
 
 def routes(live):

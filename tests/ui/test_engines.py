@@ -34,14 +34,6 @@ def stage():
         yield stage
 
 
-@pytest.fixture(scope="module")
-def chrome():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(stage, chrome):
     """Signs someone in, at a width; every page is closed afterwards."""

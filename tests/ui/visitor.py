@@ -58,7 +58,7 @@ class Keyboard(Mouse):
         self.page.keyboard.type(text)
 
     def go(self, name):
-        expect(self.page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE_MS)
+        in_shell(self.page)
         self.page.keyboard.press("Control+k")
         box = self.page.get_by_role("dialog").get_by_placeholder(re.compile("^A page"))
         expect(box).to_be_focused()
@@ -72,4 +72,9 @@ def sign_in(page, key):
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(LANDED)
+    in_shell(page)
+
+
+def in_shell(page):
+    """The address changes before the page does: until then the sign-in page is there, and hears no shortcuts."""
     expect(page.get_by_role("button", name=re.compile("^Account of"))).to_be_visible(timeout=PATIENCE_MS)
