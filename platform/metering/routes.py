@@ -11,7 +11,7 @@ from litestar import Router, get, post
 from litestar.params import Parameter
 
 from tenantry.platform.core import ids, money
-from tenantry.platform.core.database import Database
+from tenantry.platform.core.database import Connection, Database
 from tenantry.platform.core.errors import InvalidInput, NotFound
 from tenantry.platform.core.paging import After, Limit, cursor, cut
 from tenantry.platform.core.policy import OPERATOR, tenant, under
@@ -29,6 +29,7 @@ To = Annotated[datetime | None, Parameter(query="to", description="End, not incl
 RequestId = Annotated[str, Parameter(max_length=64, description="req_ and 32 hex digits")]
 TenantId = Annotated[str, Parameter(max_length=64, description="ten_ and 32 hex digits")]
 KeyFilter = Annotated[str | None, Parameter(query="key", max_length=64)]
+AfterEntry = Annotated[int | None, Parameter(ge=0, le=1 << 62)]
 BaseId = Annotated[str, Parameter(max_length=64, description="base_ and 32 hex digits, as /v1/models tells")]
 AdapterFilter = Annotated[str | None, Parameter(query="adapter", max_length=64)]
 VersionFilter = Annotated[str | None, Parameter(query="version", max_length=64)]
@@ -143,17 +144,22 @@ async def read_wallet(
     principal: Principal,
     database: Database,
     limit: Limit = 20,
-    after: Annotated[int | None, Parameter(ge=0, le=1 << 62)] = None,
+    after: AfterEntry = None,
 ) -> schemas.WalletPage:
     """The balance and what made it, newest first. after: the `next` of the page before."""
     async with database.tenant(principal.tenant_id) as connection:
-        balance = await wallet.balance(connection, principal.tenant_id)
-        found = await wallet.list_entries(connection, principal.tenant_id, limit + 1, after)
-    rows, more = cut(found, limit)
-    data = [schemas.WalletEntryView.of(row) for row in rows]
-    return schemas.WalletPage(
-        balance=money.render(balance), data=data, has_more=more, next=str(data[-1].seq) if more else None
-    )
+        return await _wallet(connection, principal.tenant_id, limit, after)
+
+
+@get("/tenants/{tenant_id:str}/wallet", opt=under(OPERATOR))
+async def read_wallet_of_tenant(
+    tenant_id: TenantId, database: Database, limit: Limit = 20, after: AfterEntry = None
+) -> schemas.WalletPage:
+    """As /wallet, of any tenant; a deleted one's is kept with the books."""
+    found = ids.from_text("tenant", tenant_id)
+    async with database.operator() as connection:
+        await tenants.get_tenant(connection, found)
+        return await _wallet(connection, found, limit, after)
 
 
 @post("/tenants/{tenant_id:str}/wallet", opt=under(OPERATOR))
@@ -218,6 +224,15 @@ def _rooms(found: list[Headroom], limit: int) -> schemas.HeadroomPage:
     return schemas.HeadroomPage(data=data, has_more=more, next=data[-1].key if more else None)
 
 
+async def _wallet(connection: Connection, tenant_id: UUID, limit: int, after: int | None) -> schemas.WalletPage:
+    balance = await wallet.balance(connection, tenant_id)
+    rows, more = cut(await wallet.list_entries(connection, tenant_id, limit + 1, after), limit)
+    data = [schemas.WalletEntryView.of(row) for row in rows]
+    return schemas.WalletPage(
+        balance=money.render(balance), data=data, has_more=more, next=str(data[-1].seq) if more else None
+    )
+
+
 def _filter(kind: ids.Kind, text: str | None) -> UUID | None:
     return ids.from_text(kind, text) if text is not None else None
 
@@ -232,6 +247,7 @@ router = Router(
         read_limits,
         read_limits_of_tenant,
         read_wallet,
+        read_wallet_of_tenant,
         enter,
         current_price,
         list_prices,

@@ -38,7 +38,9 @@ async def enter(
     if kind not in ("grant", "adjust"):
         raise InvalidInput("kind must be grant or adjust.", param="kind")
     if nano == 0 or abs(nano) > 10**18 or len(note) > 500:
-        raise InvalidInput("A wallet entry needs an amount, and a note of at most 500 characters.", param="nano")
+        raise InvalidInput("A wallet entry needs an amount, and a note of at most 500 characters.", param="amount")
+    if kind == "grant" and nano < 0:
+        raise InvalidInput("A grant adds to the balance. What takes from it is an adjustment.", param="amount")
     balance = await connection.fetchval("SELECT enter($1, $2, $3, $4)", tenant_id, kind, nano, note)
     if balance is None:
         raise NotFound("No such tenant.", code="tenant_not_found", param="id")

@@ -151,3 +151,28 @@ def test_tenants_are_found_by_part_of_their_name(operator):
         assert named(nothing)["data"] == []
     assert len(named("")["data"]) >= 4
     assert operator.get("/api/v1/tenants", params={"name": "x" * 64}).status_code == 400
+
+
+def test_the_operator_reads_a_wallet_and_enters_each_entry_once(operator, limited):
+    tenant = limited.get("/api/v1/me").json()["tenant"]
+    wallet = f"/api/v1/tenants/{tenant}/wallet"
+
+    def enter(kind, amount, once, note=""):
+        body = {"kind": kind, "amount": amount, "note": note}
+        return operator.post(wallet, json=body, headers={"idempotency-key": f"{tenant}-{once}"})
+
+    for _ in range(2):
+        assert enter("grant", "10", "a", "spring").json()["balance"] == "10.00"
+    assert enter("adjust", "-12.5", "b", "billed twice").json()["balance"] == "-2.50"
+    for kind, amount, once in (("grant", "-1", "c"), ("grant", "0", "d"), ("adjust", "many", "e")):
+        refusal = enter(kind, amount, once)
+        assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, "amount")
+    whole = operator.get(wallet).json()
+    assert whole["balance"] == "-2.50"
+    assert [(e["kind"], e["note"]) for e in whole["data"]] == [("adjust", "billed twice"), ("grant", "spring")]
+    assert whole == limited.get("/api/v1/wallet").json()
+    first = operator.get(wallet, params={"limit": 1}).json()
+    rest = operator.get(wallet, params={"limit": 1, "after": first["next"]}).json()
+    assert [*first["data"], *rest["data"]] == whole["data"]
+    assert operator.get(f"/api/v1/tenants/ten_{'0' * 32}/wallet").status_code == 404
+    assert limited.get(wallet).status_code == 403

@@ -72,3 +72,53 @@ def test_the_server_filters_tenants_by_what_the_url_says(operator):
     operator.get_by_role("button", name="Show all").click()
     expect(operator.get_by_role("link", name="acme")).to_be_visible()
     expect(field).to_have_value("")
+
+
+def test_a_wallet_is_granted_to_and_adjusted_with_a_note(stage, operator):
+    with stage.api("operator") as api:
+        made = api.post("/api/v1/tenants", json={"name": "payer"}).json()["id"]
+    operator.goto(f"{TENANTS}?tenant={made}")
+    wallet = operator.get_by_role("dialog").get_by_role("region", name="Wallet")
+    balance = wallet.get_by_role("status").first
+    expect(balance).to_have_text("$0")
+    amount, note = wallet.get_by_label(re.compile("^Amount")), wallet.get_by_label("Note")
+    amount.fill("-3")
+    wallet.get_by_role("button", name="Enter the grant").click()
+    expect(wallet.get_by_role("alert")).to_contain_text("A grant adds")
+    amount.fill("12.5")
+    note.fill("spring")
+    expect(wallet).to_contain_text("$12.50 then")
+    wallet.get_by_role("button", name="Enter the grant").click()
+    expect(balance).to_have_text("$12.50")
+    wallet.get_by_role("radio", name="Adjustment").click()
+    amount.fill("-20")
+    wallet.get_by_role("button", name="Enter the adjustment").click()
+    expect(wallet.get_by_role("alert")).to_contain_text("Say why")
+    note.fill("billed twice")
+    wallet.get_by_role("button", name="Enter the adjustment").click()
+    expect(balance).to_have_text("-$7.50")
+    expect(wallet.get_by_role("table").locator("tbody tr")).to_have_count(2)
+    with stage.api("operator") as api:
+        entries = api.get(f"/api/v1/tenants/{made}/wallet").json()["data"]
+    assert [(e["kind"], e["amount"], e["note"]) for e in entries] == [
+        ("adjust", "-20.00", "billed twice"),
+        ("grant", "12.50", "spring"),
+    ]
+    operator.get_by_role("button", name="Create a key for this tenant").click()
+    operator.get_by_role("dialog", name="Create an API key").get_by_label("Name").fill("first")
+    operator.keyboard.press("Enter")
+    expect(operator.get_by_role("dialog", name="Key “first”").locator("output")).to_be_visible()
+
+
+def test_a_bar_on_an_adapters_page_leads_to_its_requests(stage, page):
+    sign_in(page, stage.keys["acme"])
+    page.goto("/admin/adapters/support")
+    chart = page.get_by_role("figure", name=re.compile("^Cost by version.*Enter shows"))
+    chart.focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/admin/usage?**")
+    for part in ("by=version", "range=7d", "adapter=adp_", "at=", "version=ver_"):
+        assert part in page.url
+    expect(page.get_by_role("button", name="Remove the filter support:1")).to_be_visible()

@@ -7,12 +7,13 @@ import { usePages } from "@/components/data-table/paging";
 import { PageHeader } from "@/components/layout/page";
 import { Meter } from "@/components/ui/meter";
 import { Panel } from "@/components/ui/panel";
-import { Empty, View } from "@/components/ui/states";
+import { View } from "@/components/ui/states";
 import { useSession } from "@/features/session/session";
 import { useLive } from "@/hooks/use-live";
 import { answer, api } from "@/lib/api/client";
-import type { HeadroomView, WalletEntryView } from "@/lib/api/schema";
-import { count, dateTime, money } from "@/lib/format";
+import type { HeadroomView } from "@/lib/api/schema";
+import { count, money } from "@/lib/format";
+import { Wallet } from "./wallet";
 
 export function LimitsPage() {
   useLive();
@@ -244,42 +245,3 @@ const KEY_COLUMNS: ColumnDef<HeadroomView, unknown>[] = [
       `${money(r.spent)}${r.budget === null ? "" : ` of ${money(r.budget)}`}`,
   },
 ];
-
-const WALLET_COLUMNS: ColumnDef<WalletEntryView, unknown>[] = [
-  {
-    header: "When",
-    cell: ({ row }) => <span className="whitespace-nowrap">{dateTime(row.original.at)}</span>,
-  },
-  { header: "What", cell: ({ row }) => row.original.kind },
-  { header: "Note", meta: { wideOnly: true }, cell: ({ row }) => row.original.note || "–" },
-  { header: "Amount", meta: { numeric: true }, cell: ({ row }) => money(row.original.amount) },
-  { header: "Balance after", meta: { numeric: true }, cell: ({ row }) => money(row.original.balance_after) },
-];
-
-function Wallet() {
-  const query = usePages<WalletEntryView>(["limits", "wallet"], (after) =>
-    answer(
-      api.GET("/api/v1/wallet", {
-        params: { query: { limit: 20, after: after === undefined ? undefined : Number(after) } },
-      }),
-    ),
-  );
-  return (
-    <Panel title="Wallet" flush>
-      <View query={query} rows={4}>
-        {(entries) => (
-          <DataTable
-            caption="Wallet entries"
-            columns={WALLET_COLUMNS}
-            rows={entries}
-            rowKey={(entry) => String(entry.seq)}
-            empty={
-              <Empty title="No entries yet">Grants, corrections and every settled request appear here.</Empty>
-            }
-            footer={<More query={query} shown={entries.length} />}
-          />
-        )}
-      </View>
-    </Panel>
-  );
-}

@@ -9,6 +9,7 @@ import { answer, api } from "@/lib/api/client";
 import { ApiError } from "@/lib/api/errors";
 import type { KeyCreate, TenantView } from "@/lib/api/schema";
 import { LimitsForm } from "./limits-form";
+import { TenantWallet } from "./wallet";
 
 /** What else stands in the URL names nobody, and must not be put into a path. */
 const ID = /^ten_[0-9a-f]{32}$/;
@@ -73,6 +74,7 @@ function Tenant({ tenant }: { tenant: TenantView }) {
           }
         </View>
       </section>
+      <TenantWallet tenant={tenant} />
     </div>
   );
 }

@@ -708,7 +708,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** ReadWalletOfTenant */
+        get: operations["ApiV1TenantsTenantIdWalletReadWalletOfTenant"];
         put?: never;
         /** Enter */
         post: operations["ApiV1TenantsTenantIdWalletEnter"];
@@ -4618,6 +4619,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["QuotaBody"];
+                };
+            };
+            /** @description Bad request syntax or unsupported method */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        detail: string;
+                        extra?: null | {
+                            [key: string]: unknown;
+                        } | unknown[];
+                        status_code: number;
+                    };
+                };
+            };
+        };
+    };
+    ApiV1TenantsTenantIdWalletReadWalletOfTenant: {
+        parameters: {
+            query?: {
+                /** @description Most rows in the answer. */
+                limit?: number;
+                after?: number | null;
+            };
+            header?: never;
+            path: {
+                /** @description ten_ and 32 hex digits */
+                tenant_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WalletPage"];
                 };
             };
             /** @description Bad request syntax or unsupported method */
