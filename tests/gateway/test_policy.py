@@ -8,7 +8,7 @@ from tenantry.platform.core.policy import Access
 from tenantry.platform.gateway.guard import policy_of
 
 DOCUMENT = {"/schema", "/schema/openapi.json"}
-CONSOLE = {"/admin", "/admin/{path:path}"}
+CONSOLE = {"/", "/admin", "/admin/{path:path}"}
 SIGN_IN = ("POST", "/api/v1/browser-sessions")
 PUBLIC = {"/", "/live", "/ready", "/metrics"} | DOCUMENT
 
