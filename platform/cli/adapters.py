@@ -140,7 +140,7 @@ def usage(
     rows = list(rest.list("/api/v1/usage", limit, query))
     heading = ("hour", "hour") if by == "hour" else ("label", by)
     if connection.json:
-        show_json(rows)
+        show_json({"group_by": by, "data": rows})
         return
     show_table(rows, in_currency((heading, *USAGE_COLUMNS), rest.currency()))
 

@@ -121,6 +121,7 @@ def test_of_two_that_read_the_same_history_one_gets_the_turn(client, live, conve
         racer.join()
     assert sorted(answers) == ["session_busy", "the quick"]
     assert len(texts(client, conversation)) == 3
+    assert live.run(live.gateway.settler.drain(5)), "an answer does not wait for its settlement"
     costs = rows(
         live, "SELECT outcome, nano FROM usage_event WHERE request_id = ANY ($1)", [t.request_id for t in arrived]
     )
