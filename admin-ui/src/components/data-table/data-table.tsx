@@ -62,7 +62,7 @@ export function DataTable<T>({ caption, columns, rows, rowKey, order, onOrder, e
         ref={scroller}
         aria-label={caption}
         data-more={more || undefined}
-        className="group/table @container relative overflow-x-auto rounded-b-xl"
+        className="group/table @container relative overflow-x-auto rounded-b-xl [section>div:first-child>&:first-child]:rounded-t-xl"
         {...SCROLLS}
       >
         <table className="w-full border-collapse text-sm">
