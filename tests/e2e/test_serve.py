@@ -1,5 +1,6 @@
 """`make serve` as a person meets it: printed lines that work, data that stays, and nothing left behind by Ctrl-C."""
 
+import contextlib
 import json
 import os
 import re
@@ -67,6 +68,12 @@ def interrupt(server: Server) -> list[psutil.Process]:
     return alive
 
 
+def stop(server: Server) -> None:
+    """Whatever a test found: a server that outlives it would be in the way of all others."""
+    if server.process.poll() is None:
+        interrupt(server)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="tny-") as folder:
@@ -74,8 +81,7 @@ def server() -> Iterator[Server]:
         try:
             yield running
         finally:
-            if running.process.poll() is None:
-                interrupt(running)
+            stop(running)
 
 
 def curl_lines(text: str) -> list[str]:
@@ -216,8 +222,9 @@ def wait_for_kv(folder: Path) -> None:
 
 def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TENANTRY_DISK_CACHE_BYTES", str(1 << 28))
-    with tempfile.TemporaryDirectory(prefix="tny-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tny-") as folder, contextlib.ExitStack() as ends:
         first = start(Path(folder) / "data")
+        ends.callback(stop, first)
         described = first.demo
         tenant = described["tenants"][0]
         client = openai.OpenAI(base_url=f"{described['base_url']}/v1", api_key=tenant["api_key"])
@@ -229,6 +236,7 @@ def test_a_second_start_keeps_all_data_and_ctrl_c_leaves_nothing_behind(monkeypa
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{described['base_url']}/live")
         second = start(Path(folder) / "data")
+        ends.callback(stop, second)
         print(f"first start {first.started_s:.1f} s, second start {second.started_s:.1f} s")
         again = second.demo
         assert again["tenants"] == described["tenants"]
