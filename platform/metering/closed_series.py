@@ -10,10 +10,9 @@ from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.metering.chart import Measure, Point, SeriesBy, Shape
-from tenantry.platform.metering.rollups import NAMES
+from tenantry.platform.metering.rollups import COLUMNS, GROUPS, NAMES, summed
 
 CANDIDATES: Final = 200  # groups whose hours are looked up, at most
-_COLUMNS: Final = ("requests", "prompt", "cached", "completion", "drafted", "accepted", "nano")
 _DAY: Final = timedelta(days=1)
 
 # After algorithm CA of Fagin, Lotem and Naor, "Optimal aggregation algorithms for middleware" (2003). A day's list
@@ -66,38 +65,35 @@ FROM part p LEFT JOIN named n ON n.id = p.id
 GROUP BY p.at, n.id, n.label, n.base HAVING sum(p.requests) > 0 ORDER BY 1, 3, 4
 """
 _TOTAL: Final = """
-SELECT p.at, NULL::uuid AS id, false AS rest, NULL::text AS label, true AS exact, {totals} FROM (
+SELECT p.at, NULL::uuid AS id, false AS rest, NULL::text AS label, {totals} FROM (
   SELECT day AS at, {columns} FROM usage_day WHERE tenant_id = $1 AND dimension = 'key' AND day >= $2 AND day < $3
   UNION ALL SELECT date_trunc('day', hour, 'UTC'), {columns} FROM usage_hour
     WHERE tenant_id = $1 AND hour >= $4 AND hour < $2
   UNION ALL SELECT date_trunc('day', hour, 'UTC'), {columns} FROM usage_hour
     WHERE tenant_id = $1 AND hour >= $3 AND hour < $5) p
-WHERE $6::int IS NOT NULL GROUP BY 1 ORDER BY 1
+GROUP BY 1 ORDER BY 1
 """
-_GROUPS: Final[dict[SeriesBy, tuple[str, str]]] = {  # the group of an hour's row, and how to find a group's rows
-    "adapter": ("coalesce(u.adapter_id, u.base_model_id)", "u.adapter_id = c.id"),
-    "version": (
-        "coalesce(u.adapter_version_id, u.base_model_id)",
-        """u.adapter_version_id = c.id
+_ROWS: Final[dict[SeriesBy, str]] = {  # the hours' rows of group c
+    "adapter": "u.adapter_id = c.id",
+    "version": """u.adapter_version_id = c.id
     AND u.adapter_id = (SELECT x.adapter_id FROM adapter_version x WHERE x.tenant_id = $1 AND x.id = c.id)""",
-    ),
-    "key": ("u.key_id", "u.key_id = c.id"),
+    "key": "u.key_id = c.id",
 }
 _MEASURES: Final[dict[Measure, tuple[str, str]]] = {
     "cost": ("nano", "nano"),
     "tokens": ("tokens", "prompt + completion"),
 }
-_TOTALS: Final = ", ".join(f"sum(p.{c})::bigint AS {c}" for c in _COLUMNS)
-_LISTED: Final = ", ".join(_COLUMNS)
+_LISTED: Final = ", ".join(COLUMNS)
 _STATEMENTS: Final[dict[tuple[SeriesBy, Measure], str]] = {
     (by, measure): _SERIES.format(
-        by=by, group=group, lookup=lookup, measure=column, came=came, most=CANDIDATES,
-        label=NAMES[by][0], tables=NAMES[by][1], columns=_LISTED, negated=", ".join(f"-{c}" for c in _COLUMNS),
-        sums=", ".join(f"sum(u.{c})::bigint AS {c}" for c in _COLUMNS), totals=_TOTALS,
+        by=by, group=GROUPS[by], lookup=rows, measure=column, came=came, most=CANDIDATES,
+        label=NAMES[by][0], tables=NAMES[by][1], columns=_LISTED, negated=", ".join(f"-{c}" for c in COLUMNS),
+        sums=summed("u"), totals=summed("p"),
     )
-    for by, (group, lookup) in _GROUPS.items()
+    for by, rows in _ROWS.items()
     for measure, (column, came) in _MEASURES.items()
-} | {("total", measure): _TOTAL.format(totals=_TOTALS, columns=_LISTED) for measure in _MEASURES}  # fmt: skip
+}  # fmt: skip
+_IN_TOTAL: Final = _TOTAL.format(totals=summed("p"), columns=_LISTED)
 
 
 async def closed_series(
@@ -109,9 +105,10 @@ async def closed_series(
     first, last = _midnight(start + _DAY - timedelta(microseconds=1)), _midnight(min(until or start, end))
     if first >= last:
         return None
-    rows = await connection.fetch(
-        _STATEMENTS[shape.by, shape.measure], tenant_id, first, last, start, end, shape.groups
-    )
+    window = (tenant_id, first, last, start, end)
+    if shape.by == "total":
+        return [Point.of(row) for row in await connection.fetch(_IN_TOTAL, *window)]
+    rows = await connection.fetch(_STATEMENTS[shape.by, shape.measure], *window, shape.groups)
     return [Point.of(row) for row in rows] if all(row["exact"] for row in rows) else None
 
 

@@ -37,9 +37,9 @@ hour AS (
   SELECT tenant_id, sum(requests) AS n, sum(prompt) AS prompt, sum(cached) AS cached, sum(completion) AS completion,
          sum(drafted) AS drafted, sum(accepted) AS accepted, sum(nano) AS nano FROM usage_hour GROUP BY 1),
 day AS (
-  SELECT tenant_id, dimension, sum(requests) AS n, sum(prompt) AS prompt, sum(cached) AS cached,
-         sum(completion) AS completion, sum(drafted) AS drafted, sum(accepted) AS accepted, sum(nano) AS nano
-  FROM usage_day GROUP BY 1, 2),
+  SELECT d.tenant_id, d.dimension, sum(d.requests) AS n, sum(d.prompt) AS prompt, sum(d.cached) AS cached,
+         sum(d.completion) AS completion, sum(d.drafted) AS drafted, sum(d.accepted) AS accepted, sum(d.nano) AS nano
+  FROM usage_day d JOIN usage_closed c ON c.tenant_id = d.tenant_id AND d.day < c.until GROUP BY 1, 2),
 closed AS (
   SELECT u.tenant_id, sum(u.requests) AS n, sum(u.prompt) AS prompt, sum(u.cached) AS cached,
          sum(u.completion) AS completion, sum(u.drafted) AS drafted, sum(u.accepted) AS accepted, sum(u.nano) AS nano

@@ -7,6 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, Self
 
 Grouping = Literal["adapter", "version", "key", "model", "hour", "total"]
+# Whose an hour's row u is, for each grouping that tells groups apart. A base model alone stands in for its adapter.
+GROUPS: Final[dict[Grouping, str]] = {
+    "adapter": "coalesce(u.adapter_id, u.base_model_id)",
+    "version": "coalesce(u.adapter_version_id, u.base_model_id)",
+    "key": "u.key_id",
+    "model": "u.base_model_id",
+}
 _BASE: Final = "LEFT JOIN base_model b ON b.id = t.id"
 # What a group t is called, and where that stands. Each table is joined by one column: row-level security lets an
 # index answer nothing that is computed. In total there is no group.
@@ -46,3 +53,11 @@ class Sums:
     def of(cls, row: Any) -> Self:
         """A row whose columns are named like the fields."""
         return cls(*(row[field.name] for field in fields(cls)))
+
+
+COLUMNS: Final = tuple(field.name for field in fields(Sums))
+
+
+def summed(row: str) -> str:
+    """The columns of Sums over many rows, for a statement that groups `row`."""
+    return ", ".join(f"sum({row}.{name})::bigint AS {name}" for name in COLUMNS)

@@ -13,18 +13,14 @@ from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
 from tenantry.platform.metering.chart import Bucket, Measure, Point, SeriesBy, Shape
 from tenantry.platform.metering.closed_series import closed_series
-from tenantry.platform.metering.rollups import NAMES, PLANNED
+from tenantry.platform.metering.rollups import GROUPS, NAMES, PLANNED, summed
 from tenantry.platform.metering.usage import Window
 
 MAX_BUCKETS: Final = 400
 _LENGTH: Final[dict[Bucket, timedelta]] = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 _MEASURES: Final[dict[Measure, str]] = {"cost": "sum(nano)", "tokens": "sum(prompt + completion)"}
-_GROUPS: Final[dict[SeriesBy, str]] = {
-    "adapter": "coalesce(u.adapter_id, u.base_model_id)",
-    "version": "coalesce(u.adapter_version_id, u.base_model_id)",
-    "key": "u.key_id",
-    "total": "NULL::uuid",
-}
+_BY: Final[tuple[SeriesBy, ...]] = ("adapter", "version", "key", "total")
+_GROUPS: Final[dict[SeriesBy, str]] = {by: GROUPS.get(by, "NULL::uuid") for by in _BY}
 # Two passes over the window: which groups are the dearest, then every row into one of them or the rest. One pass that
 # kept all groups apart would sort as many of them as there are rows. Hours become days last, a few thousand of them.
 _SERIES: Final = """
@@ -33,13 +29,10 @@ WITH top AS MATERIALIZED (
 named AS MATERIALIZED (SELECT t.id, {label} AS label, b.id IS NOT NULL AS base FROM top t {tables}),
 part AS MATERIALIZED (
   SELECT u.hour, n.id, n.label, n.base, n.id IS NULL AND {group} IS NOT NULL AS rest,
-         sum(u.requests) AS requests, sum(u.prompt) AS prompt, sum(u.cached) AS cached,
-         sum(u.completion) AS completion, sum(u.drafted) AS drafted, sum(u.accepted) AS accepted, sum(u.nano) AS nano
+         {hourly}
   FROM usage_hour u LEFT JOIN named n ON n.id = {group} WHERE {window} GROUP BY 1, 2, 3, 4, 5)
 SELECT date_trunc('{bucket}', p.hour, 'UTC') AS at, CASE WHEN NOT p.base THEN p.id END AS id, p.rest, p.label,
-       sum(p.requests)::bigint AS requests, sum(p.prompt)::bigint AS prompt, sum(p.cached)::bigint AS cached,
-       sum(p.completion)::bigint AS completion, sum(p.drafted)::bigint AS drafted,
-       sum(p.accepted)::bigint AS accepted, sum(p.nano)::bigint AS nano
+       {totals}
 FROM part p GROUP BY 1, 2, 3, 4 ORDER BY 1, 3, 4
 """
 _WINDOW: Final = """u.tenant_id = $1 AND u.hour >= $2 AND u.hour < $3
@@ -47,7 +40,7 @@ _WINDOW: Final = """u.tenant_id = $1 AND u.hour >= $2 AND u.hour < $3
 _STATEMENTS: Final[dict[tuple[SeriesBy, Bucket, Measure], str]] = {
     (by, bucket, measure): _SERIES.format(
         bucket=bucket, group=group, measure=sums, label=NAMES[by][0], tables=NAMES[by][1], window=_WINDOW,
-        ranked=by != "total",
+        ranked=by != "total", hourly=summed("u"), totals=summed("p"),
     )
     for by, group in _GROUPS.items()
     for bucket in _LENGTH

@@ -7,24 +7,23 @@ a connection inside the tenant's transaction is enough.
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 from tenantry.platform.core.database import Connection
 from tenantry.platform.core.errors import InvalidInput
-from tenantry.platform.metering.rollups import NAMES, PLANNED, Sums
+from tenantry.platform.metering.rollups import GROUPS, NAMES, PLANNED, Sums, summed
 
 GroupBy = Literal["adapter", "key", "model", "hour", "total"]
 MAX_PAGE: Final = 1000
+MOST_NANO: Final = (1 << 63) - 1  # what a bigint holds
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _PLACE: Final = re.compile(r"(\d{1,11})\.(\d{1,19})\.([0-9a-f]{32})", re.ASCII)
 
 # Ordered by hour, then the dearest first; a page begins after a place in that order.
 _SUMS: Final = """
 WITH one AS (
-  SELECT {group} AS id, {hour} AS hour, sum(u.requests)::bigint AS requests, sum(u.prompt)::bigint AS prompt,
-         sum(u.cached)::bigint AS cached, sum(u.completion)::bigint AS completion, sum(u.drafted)::bigint AS drafted,
-         sum(u.accepted)::bigint AS accepted, sum(u.nano)::bigint AS nano
+  SELECT {group} AS id, {hour} AS hour, {sums}
   FROM usage_hour u
   WHERE u.tenant_id = $1 AND ($2::timestamptz IS NULL OR u.hour >= $2) AND ($3::timestamptz IS NULL OR u.hour < $3)
     AND ($4::uuid IS NULL OR u.key_id = $4) AND ($5::uuid IS NULL OR u.adapter_id = $5)
@@ -35,19 +34,14 @@ t AS MATERIALIZED (
   ORDER BY hour, nano DESC, id LIMIT $9)
 SELECT t.*, {label} AS label, b.id IS NOT NULL AS base FROM t {tables} ORDER BY t.hour, t.nano DESC, t.id
 """
-_GROUPS: Final[dict[GroupBy, str]] = {
-    "adapter": "coalesce(u.adapter_id, u.base_model_id)",
-    "key": "u.key_id",
-    "model": "u.base_model_id",
-    "hour": "u.tenant_id",
-    "total": "u.tenant_id",
-}
+_BY: Final[tuple[GroupBy, ...]] = get_args(GroupBy)
 _STATEMENTS: Final = {
     by: _SUMS.format(
-        group=group, hour="u.hour" if by == "hour" else "NULL::timestamptz", label=NAMES[by][0], tables=NAMES[by][1]
+        group=GROUPS.get(by, "u.tenant_id"), hour="u.hour" if by == "hour" else "NULL::timestamptz", sums=summed("u"),
+        label=NAMES[by][0], tables=NAMES[by][1],
     )
-    for by, group in _GROUPS.items()
-}
+    for by in _BY
+}  # fmt: skip
 # Only what is asked for is in the statement, so that it is planned for that; $1 is the tenant, $2 the limit.
 _NARROWED: Final = {
     "after": "(occurred_at, request_id) < (SELECT x.occurred_at, x.request_id FROM usage_event x "
@@ -124,7 +118,7 @@ class Place:
     def read(cls, text: str) -> "Place":
         """Raises InvalidInput for anything but what str() wrote."""
         found = _PLACE.fullmatch(text)
-        if found is None:
+        if found is None or int(found[2]) > MOST_NANO:
             raise InvalidInput("after must be the `next` of a page.", param="after")
         return cls(datetime.fromtimestamp(int(found[1]), UTC), int(found[2]), UUID(hex=found[3]))
 
@@ -162,8 +156,8 @@ async def summarize(
     after: Place | None = None,
 ) -> list[UsageSum]:
     """Hours in order; other groups by cost, the dearest first. after: where the page before ended."""
-    if by not in _GROUPS:
-        raise InvalidInput(f"group_by must be one of {', '.join(_GROUPS)}.", param="group_by")
+    if by not in _STATEMENTS:
+        raise InvalidInput(f"group_by must be one of {', '.join(_BY)}.", param="group_by")
     w = window or Window()
     place = (after.nano, after.hour, after.id) if after else (None, None, None)
     await connection.execute(PLANNED)

@@ -152,7 +152,19 @@ async def test_an_hour_written_late_is_found_and_closing_anew_mends_it(history):
         found = [f for f in (await reconcile(c)).findings if "daily" in f]
         assert len(found) == 3, "by adapter, by version and by key"
         await c.execute("UPDATE usage_closed SET until = '-infinity'")
+    async with history.ledger.database.operator() as c:
+        assert not [f for f in (await reconcile(c)).findings if "daily" in f], "what is open again is not compared"
     assert await close(history) == 2
+    async with history.ledger.database.operator() as c:
+        assert not [f for f in (await reconcile(c)).findings if "daily" in f]
+
+
+async def test_days_that_are_being_closed_anew_raise_no_alarm(history):
+    for day in (2, 3, 4):
+        await history.add(TODAY - timedelta(days=day), 0, 0, 0, prompt=10, nano=5)
+    await close(history)
+    async with history.ledger.database.operator() as c:
+        await c.execute("UPDATE usage_closed SET until = $1", TODAY - timedelta(days=3))  # one of three is done
     async with history.ledger.database.operator() as c:
         assert not [f for f in (await reconcile(c)).findings if "daily" in f]
 

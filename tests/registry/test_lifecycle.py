@@ -233,7 +233,9 @@ def test_usage_is_grouped(make_client, peft):
                 break
             after = {"after": page["next"]}
         assert walked == rows, "page by page as all at once"
-    assert client.get("/api/v1/usage", params={"after": "adp_1"}).json()["error"]["param"] == "after"
+    for broken in ("adp_1", f"0.{1 << 63}.{'0' * 32}"):
+        reply = client.get("/api/v1/usage", params={"after": broken})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "after")
     assert (
         client.get("/api/v1/usage", params={"from": "2001-01-01T00:00:00Z", "to": "2001-01-02T00:00:00Z"}).json()[
             "data"
